@@ -1,0 +1,333 @@
+/*
+ * Sluice: inference for Mixture-of-Experts language models larger than memory.
+ *
+ * Three objects. An *engine* is an opened model: immutable after opening, shared by threads. A
+ * *session* is one timeline of tokens with its state (KV cache, recurrent state); one thread uses
+ * it at a time. A *tokenizer* turns text into ids and back; immutable, shared by threads. Options
+ * are plain structs: call the matching _default() function, then change what you want.
+ *
+ * Errors. A call that can fail returns enum sluice_status: SLUICE_OK is 0, errors are negative.
+ * The last parameter is a struct sluice_error that receives one sentence saying what failed,
+ * where and why; it may be NULL. The library never prints, never exits, and keeps no globals.
+ *
+ * Ownership. What *_open() returns through its first parameter belongs to the caller, who gives it
+ * back with *_close(), which also sets the pointer to NULL; closing NULL does nothing. On failure
+ * the pointer is NULL. Sessions are closed before their engine. Everything else is the caller's
+ * memory and is only read or written during the call.
+ *
+ * Threads. Calls on different objects may run at the same time. One evaluation runs at a time per
+ * engine; concurrent sluice_eval() calls on one engine queue.
+ *
+ *     struct sluice_error err;
+ *     sluice_engine *engine;
+ *     if (sluice_engine_open(&engine, "models/storyteller", NULL, &err)) puts(err.message);
+ *     sluice_session *session;
+ *     sluice_session_open(&session, engine, NULL, &err);
+ *     int32_t ids[64];
+ *     size_t n;
+ *     sluice_tokenize(sluice_engine_tokenizer(engine), "Once", 4, 0, ids, 64, &n, &err);
+ *     struct sluice_segment all = {.session = session, .ids = ids, .n_ids = n, .n_logits = 1};
+ *     sluice_eval(engine, &all, 1, NULL, logits, &err);      (logits: float[vocab_size])
+ */
+#ifndef SLUICE_H
+#define SLUICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sluice/version.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SLUICE_API __attribute__((visibility("default")))
+#define SLUICE_NODISCARD __attribute__((warn_unused_result))
+#else
+#define SLUICE_API
+#define SLUICE_NODISCARD
+#endif
+
+/* Status and errors */
+
+enum sluice_status {
+    SLUICE_OK = 0,
+#define E(name, value, text) SLUICE_E_##name = value,
+#include "sluice/errors.def"
+#undef E
+};
+
+struct sluice_error {
+    enum sluice_status code;
+    char message[504]; /* one sentence without a full stop, NUL-terminated */
+};
+
+/* The meaning of a status in a few words; never NULL. */
+SLUICE_API const char *sluice_status_text(enum sluice_status status);
+
+/* Version of the library at run time, "major.minor.patch". */
+SLUICE_API const char *sluice_version(void);
+
+/* Engine */
+
+typedef struct sluice_engine sluice_engine;
+typedef struct sluice_session sluice_session;
+typedef struct sluice_tokenizer sluice_tokenizer;
+typedef struct sluice_sampler sluice_sampler;
+
+enum sluice_precision {
+    SLUICE_FAST = 0,  /* f16 KV; activations in int8 groups where weights are packed */
+    SLUICE_EXACT = 1, /* f32 activations, accumulation and KV */
+};
+
+enum sluice_log_level { SLUICE_LOG_WARNING = 0, SLUICE_LOG_INFO = 1, SLUICE_LOG_DEBUG = 2 };
+
+/* Receives one line of text without newline. May be called from the thread inside a call. */
+typedef void sluice_log_fn(void *user, enum sluice_log_level level, const char *message);
+
+struct sluice_engine_options {
+    uint32_t size;                   /* sizeof of this struct, set by _default */
+    uint32_t n_threads;              /* compute threads, the caller included; 0: one per core */
+    uint32_t max_batch_tokens;       /* tokens evaluated at once; longer inputs are cut; 0: 512 */
+    enum sluice_precision precision; /* default SLUICE_FAST */
+    bool keep_hidden;                /* evaluations can return the residual stream per layer */
+    uint32_t top_k_experts;          /* experts per token instead of the model's; 0: the model's */
+    sluice_log_fn *log;              /* NULL: silent */
+    void *log_user;
+};
+
+SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
+
+/*
+ * Opens the model at path (a folder with config.json and safetensors files). Weights are mapped,
+ * not read. options may be NULL. Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM,
+ * ARGUMENT. A missing or unusable tokenizer is no error here.
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_engine_open(sluice_engine **engine, const char *path,
+                   const struct sluice_engine_options *options, struct sluice_error *err);
+SLUICE_API void sluice_engine_close(sluice_engine **engine);
+
+/* What an engine is and how many bytes it needs. Strings live as long as the engine. */
+struct sluice_engine_info {
+    uint32_t size;            /* sizeof of this struct, set by the caller */
+    const char *architecture; /* model_type of the text model */
+    const char *path;
+    uint32_t vocab_size;
+    uint32_t hidden_size;
+    uint32_t n_layers;
+    uint32_t n_experts;          /* routed experts per MoE layer */
+    uint32_t n_experts_used;     /* experts per token */
+    uint32_t trained_context;    /* max_position_embeddings */
+    uint32_t n_threads;
+    enum sluice_precision precision;
+    const char *cpu_features;    /* what the kernels use, "avx2 fma avx512 ..." */
+    uint64_t n_parameters;
+    uint64_t dense_bytes;        /* weights every token reads, as stored */
+    uint64_t expert_bytes;       /* routed experts, as stored */
+    uint64_t bytes_per_expert;   /* the largest one */
+    uint64_t kv_bytes_per_token;
+    uint64_t recurrent_bytes;    /* per session, whatever its length */
+    uint64_t scratch_bytes;      /* activations of one batch of max_batch_tokens */
+    uint64_t skipped_bytes;      /* tensors of the files that text needs not (vision, MTP) */
+    uint64_t converted_bytes;    /* norms and other small tensors kept as f32 */
+};
+
+SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
+                                       struct sluice_engine_info *info);
+
+/* One tensor of the checkpoint, in file order. */
+struct sluice_tensor_info {
+    uint32_t size;       /* sizeof of this struct, set by the caller */
+    const char *name;
+    const char *dtype;
+    uint32_t rank;
+    uint64_t shape[8];
+    uint64_t bytes;
+    const char *file;
+    uint64_t offset;     /* of the first byte in the file */
+    const char *kind;    /* "dense", "expert" or "skipped" */
+};
+
+SLUICE_API size_t sluice_engine_tensor_count(const sluice_engine *engine);
+/* Errors: ARGUMENT when index is not below the count. */
+SLUICE_API enum sluice_status sluice_engine_get_tensor(const sluice_engine *engine, size_t index,
+                                                       struct sluice_tensor_info *info);
+
+/* The model's tokenizer, owned by the engine; NULL when it has none that can be used. */
+SLUICE_API const sluice_tokenizer *sluice_engine_tokenizer(const sluice_engine *engine);
+/* Why sluice_engine_tokenizer() is NULL, as an error; SLUICE_OK when it is not. */
+SLUICE_API enum sluice_status sluice_engine_tokenizer_status(const sluice_engine *engine,
+                                                             struct sluice_error *err);
+/* True for every end-of-sequence id of the model (generation_config.json, config.json). */
+SLUICE_API bool sluice_engine_is_eos(const sluice_engine *engine, int32_t id);
+
+/* Sessions */
+
+struct sluice_session_options {
+    uint32_t size;  /* sizeof of this struct, set by _default */
+    uint32_t n_ctx; /* most tokens the session can hold; 0: min(trained context, 4096) */
+};
+
+SLUICE_API void sluice_session_options_default(struct sluice_session_options *options);
+
+/* An empty session. KV memory is taken as it grows, but room for n_ctx is checked here. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_session_open(sluice_session **session, sluice_engine *engine,
+                    const struct sluice_session_options *options, struct sluice_error *err);
+SLUICE_API void sluice_session_close(sluice_session **session);
+/* Forgets all tokens; the session is then equal to a new one. */
+SLUICE_API void sluice_session_reset(sluice_session *session);
+SLUICE_API uint32_t sluice_session_position(const sluice_session *session); /* tokens held */
+SLUICE_API uint32_t sluice_session_capacity(const sluice_session *session); /* n_ctx */
+
+/* Evaluation */
+
+/* The next n_ids tokens of one session. A session appears at most once in a call. */
+struct sluice_segment {
+    sluice_session *session;
+    const int32_t *ids;
+    size_t n_ids;
+    size_t n_logits; /* logits are wanted after each of the last n_logits tokens; <= n_ids */
+};
+
+struct sluice_eval_options {
+    uint32_t size;   /* sizeof of this struct, set by _default */
+    uint32_t chunk;  /* cut each segment into pieces of at most this many tokens; 0: no need */
+    /*
+     * Needs keep_hidden: receives f32 [n_layers + 1][all ids of the call][hidden_size]: the
+     * embeddings, the output of each layer but the last, and the last one after the final norm.
+     * Rows are in the order of the segments. NULL: not wanted.
+     */
+    float *hidden;
+    /* Asked between pieces; true ends the call with SLUICE_E_CANCELLED. */
+    bool (*cancelled)(void *user);
+    /* Told after each piece how many of the ids of the call are done. */
+    void (*progress)(void *user, size_t done, size_t total);
+    void *user;
+};
+
+SLUICE_API void sluice_eval_options_default(struct sluice_eval_options *options);
+
+/*
+ * Evaluates all segments and extends their sessions. logits receives f32 [sum of n_logits]
+ * [vocab_size], segments in order. How the ids are cut into calls, segments and chunks, what else
+ * is in the call and the number of threads change no bit of the result.
+ *
+ * Errors: ARGUMENT (id out of range, session twice, n_logits > n_ids, empty segment), CONTEXT_FULL;
+ * these change nothing. CANCELLED, NOMEM, IO: each session holds the tokens that were done, as its
+ * position says.
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_eval(sluice_engine *engine, const struct sluice_segment *segments, size_t n_segments,
+            const struct sluice_eval_options *options, float *logits, struct sluice_error *err);
+
+/* Tokenizer */
+
+/* Opens the tokenizer of a model folder, without its weights. Errors: NO_TOKENIZER, FORMAT, ... */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_tokenizer_open(sluice_tokenizer **tokenizer, const char *path, struct sluice_error *err);
+SLUICE_API void sluice_tokenizer_close(sluice_tokenizer **tokenizer);
+SLUICE_API uint32_t sluice_tokenizer_vocab_size(const sluice_tokenizer *tokenizer);
+
+enum sluice_tokenize_flags {
+    SLUICE_TOKENIZE_NO_SPECIAL = 1, /* do not add what the post-processor adds (BOS) */
+    SLUICE_TOKENIZE_PLAIN = 2,      /* text that looks like a special token is text */
+};
+
+/*
+ * ids of text[0..len). *n is the number of ids even when it exceeds cap (then only cap are
+ * written; call again with room). text is UTF-8; an invalid byte becomes U+FFFD, as in the
+ * reference implementation.
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_tokenize(const sluice_tokenizer *tokenizer, const char *text, size_t len, unsigned flags,
+                int32_t *ids, size_t cap, size_t *n, struct sluice_error *err);
+
+enum sluice_detokenize_flags {
+    SLUICE_DETOKENIZE_SKIP_SPECIAL = 1, /* leave special tokens out */
+};
+
+/* Bytes of the ids; *len as *n above. No NUL is added. Errors: ARGUMENT (id out of range). */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_detokenize(const sluice_tokenizer *tokenizer, const int32_t *ids, size_t n, unsigned flags,
+                  char *text, size_t cap, size_t *len, struct sluice_error *err);
+
+/*
+ * Bytes of a token and whether it is special; *bytes lives as long as the tokenizer; special may be
+ * NULL.
+ */
+SLUICE_API enum sluice_status sluice_token_bytes(const sluice_tokenizer *tokenizer, int32_t id,
+                                                 const char **bytes, size_t *len, bool *special);
+
+/* Streaming decode: never emits half a UTF-8 character. Start with a zeroed struct. */
+struct sluice_text_stream {
+    unsigned char pending[4];
+    uint8_t n_pending;
+};
+/*
+ * The text that id completes goes to out (at most cap bytes; sluice_token_bytes() + 4 suffice).
+ * Bytes that cannot become UTF-8 are emitted as U+FFFD. Special tokens give no text.
+ */
+SLUICE_API enum sluice_status sluice_text_stream_push(struct sluice_text_stream *stream,
+                                                      const sluice_tokenizer *tokenizer,
+                                                      int32_t id, char *out, size_t cap,
+                                                      size_t *len, struct sluice_error *err);
+/* What is pending at the end, as U+FFFD when it is half a character; at most 3 bytes. */
+SLUICE_API size_t sluice_text_stream_finish(struct sluice_text_stream *stream, char out[4]);
+
+/* Sampling */
+
+struct sluice_logit_bias {
+    int32_t id;
+    float bias;
+};
+
+/*
+ * Order of application: bias, penalties, temperature, top-k, top-p, min-p, draw. A temperature of
+ * 0 takes the largest logit (the lowest id among equals) after bias and penalties.
+ */
+struct sluice_sampler_options {
+    uint32_t size;           /* sizeof of this struct, set by _default */
+    float temperature;       /* >= 0; default 0.8 */
+    uint32_t top_k;          /* 0: off; default 40 */
+    float top_p;             /* in (0, 1]; 1: off; default 0.95 */
+    float min_p;             /* in [0, 1); 0: off; default 0.05 */
+    float repeat_penalty;    /* > 0; 1: off; divides positive, multiplies negative logits */
+    float presence_penalty;  /* subtracted once from each id seen */
+    float frequency_penalty; /* subtracted per occurrence */
+    uint32_t penalty_window; /* last accepted ids that penalties look at; default 64 */
+    uint64_t seed;           /* default 0 */
+    const struct sluice_logit_bias *bias; /* copied; -INFINITY bans an id */
+    size_t n_bias;
+};
+
+SLUICE_API void sluice_sampler_options_default(struct sluice_sampler_options *options);
+/* Errors: ARGUMENT (an option out of range), NOMEM. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_sampler_open(sluice_sampler **sampler, uint32_t vocab_size,
+                    const struct sluice_sampler_options *options, struct sluice_error *err);
+SLUICE_API void sluice_sampler_close(sluice_sampler **sampler);
+/* Tells the sampler of a token that is now part of the text (prompt or drawn). */
+SLUICE_API void sluice_sampler_accept(sluice_sampler *sampler, int32_t id);
+/* Draws an id from logits[vocab_size], which are changed. Not accepted by itself. Never fails. */
+SLUICE_API int32_t sluice_sampler_draw(sluice_sampler *sampler, float *logits);
+
+/* Statistics since the engine was opened */
+
+struct sluice_stats {
+    uint32_t size; /* sizeof of this struct, set by the caller */
+#define M(name, unit, text) uint64_t name;
+#include "sluice/metrics.def"
+#undef M
+};
+
+SLUICE_API void sluice_engine_get_stats(const sluice_engine *engine, struct sluice_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

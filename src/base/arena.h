@@ -1,0 +1,25 @@
+/*
+ * Bump allocation for objects that die together (a model description, a graph). Memory is zeroed
+ * and lives until arena_release.
+ */
+#ifndef SLUICE_BASE_ARENA_H
+#define SLUICE_BASE_ARENA_H
+
+#include <stddef.h>
+
+struct arena_block;
+
+struct arena {
+    struct arena_block *blocks;
+    size_t bytes; /* handed out so far */
+};
+
+/* n objects of item_bytes, aligned for any of them. NULL on overflow or out of memory. */
+void *arena_alloc(struct arena *arena, size_t n, size_t item_bytes);
+/* A NUL-terminated copy of len bytes. NULL: out of memory. */
+char *arena_copy(struct arena *arena, const void *data, size_t len);
+/* printf into the arena. NULL: out of memory. */
+char *arena_printf(struct arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void arena_release(struct arena *arena);
+
+#endif

@@ -1,0 +1,13 @@
+/* Aligned memory for data that kernels touch. */
+#ifndef SLUICE_BASE_MEM_H
+#define SLUICE_BASE_MEM_H
+
+#include <stddef.h>
+
+enum { MEM_ALIGN = 64 };
+
+/* Zeroed memory at a multiple of MEM_ALIGN; bytes 0 gives a valid pointer. NULL: out of memory. */
+void *mem_alloc(size_t bytes);
+void mem_free(void *p);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * A pool of threads that run one function together. The caller is thread 0 and takes part. Waiting
+ * threads spin for a short time, then sleep on a futex, so that a step costs no system call while
+ * work is flowing and nothing while it is not.
+ */
+#ifndef SLUICE_BASE_THREAD_H
+#define SLUICE_BASE_THREAD_H
+
+#include "base/err.h"
+
+struct pool;
+
+/* n_threads >= 1; n_threads - 1 are started. Errors: SYSTEM, NOMEM. */
+enum sluice_status pool_open(struct pool **pool, uint32_t n_threads, struct sluice_error *err);
+void pool_close(struct pool **pool);
+uint32_t pool_size(const struct pool *pool);
+
+/* Runs fn(arg, thread, n_threads) on every thread and returns when all are done. */
+typedef void pool_fn(void *arg, uint32_t thread, uint32_t n_threads);
+void pool_run(struct pool *pool, pool_fn *fn, void *arg);
+
+/* Inside fn only: waits until every thread of the pool is here. */
+void pool_barrier(struct pool *pool);
+
+/* The part of n items that thread has: [*begin, *end), parts differ by at most grain items. */
+static inline void pool_share(uint32_t n, uint32_t grain, uint32_t thread, uint32_t n_threads,
+                              uint32_t *begin, uint32_t *end)
+{
+    uint64_t grains = ((uint64_t)n + grain - 1) / grain;
+    uint64_t b = grains * thread / n_threads * grain;
+    uint64_t e = grains * (thread + 1) / n_threads * grain;
+    *begin = (uint32_t)(b < n ? b : n);
+    *end = (uint32_t)(e < n ? e : n);
+}
+
+/* Cores this process may run on, at least 1. */
+uint32_t thread_cores(void);
+
+#endif

@@ -1,0 +1,101 @@
+/* Arena, map, array: contents survive growth, failures leave things as they were. */
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "base/array.h"
+#include "base/bits.h"
+#include "base/err.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "check.h"
+
+static void test_arena_keeps_contents(void)
+{
+    struct arena arena = {0};
+    struct rng rng = {1};
+    char *p[200];
+    for (int i = 0; i < 200; i++) {
+        p[i] = arena_printf(&arena, "%d-%0*d", i, (int)rng_below(&rng, 3000) + 1, i);
+        REQUIRE(p[i]);
+        CHECK((uintptr_t)p[i] % 64 == 0);
+    }
+    for (int i = 0; i < 200; i++) CHECK(atoi(p[i]) == i);
+    CHECK(arena_alloc(&arena, SIZE_MAX / 2, 4) == NULL);
+    CHECK(arena_alloc(&arena, SIZE_MAX - 8, 1) == NULL);
+    arena_release(&arena);
+    CHECK(arena.blocks == NULL);
+}
+
+static void test_map_finds_what_was_put(void)
+{
+    struct map map;
+    REQUIRE(map_init(&map, 0));
+    enum { N = 5000 };
+    static char keys[N][12];
+    for (uint32_t i = 0; i < N; i++) {
+        snprintf(keys[i], sizeof keys[i], "k%u", i * 7919u);
+        CHECK(map_put(&map, span_str(keys[i]), i) == MAP_NEW);
+    }
+    CHECK(map_put(&map, span_str("k7919"), 3) == MAP_EXISTS);
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t *v = map_find(&map, span_str(keys[i]));
+        CHECK(v && *v == i);
+    }
+    CHECK(map_find(&map, span_str("absent")) == NULL);
+    CHECK(map_put(&map, span_of("", 0), 77) == MAP_NEW);
+    CHECK(*map_find(&map, span_of("", 0)) == 77);
+    map_release(&map);
+}
+
+static void test_array_grows(void)
+{
+    ARRAY(uint32_t) a = {0};
+    for (uint32_t i = 0; i < 1000; i++) REQUIRE(array_push(&a, i * i));
+    for (uint32_t i = 0; i < 1000; i++) CHECK(a.items[i] == i * i);
+    array_release(&a);
+    CHECK(a.items == NULL && a.n == 0);
+}
+
+static void test_checked_arithmetic(void)
+{
+    size_t s;
+    uint64_t u;
+    CHECK(!mul_size(SIZE_MAX, 2, &s));
+    CHECK(mul_size(SIZE_MAX, 1, &s) && s == SIZE_MAX);
+    CHECK(!add_u64(UINT64_MAX, 1, &u));
+    CHECK(align_up(65, 64) == 128 && align_up(64, 64) == 64);
+    CHECK(div_up_u32(UINT32_MAX, 2) == 0x80000000u);
+}
+
+static void test_error_messages_nest(void)
+{
+    struct sluice_error err;
+    CHECK(err_set(&err, SLUICE_E_FORMAT, "field '%s' is odd", "x") == SLUICE_E_FORMAT);
+    CHECK(err_wrap(&err, SLUICE_E_IO, "file '%s'", "a.json") == SLUICE_E_IO);
+    CHECK(strcmp(err.message, "file 'a.json': field 'x' is odd") == 0);
+    CHECK(err.code == SLUICE_E_IO);
+    for (int i = 0; i < 100; i++) err_wrap(&err, SLUICE_E_IO, "level %d", i);
+    CHECK(strlen(err.message) == sizeof err.message - 1);
+    CHECK(err_set(NULL, SLUICE_E_IO, "nobody listens") == SLUICE_E_IO);
+}
+
+static void test_mem_is_aligned_and_zero(void)
+{
+    unsigned char *p = mem_alloc(100);
+    REQUIRE(p);
+    CHECK((uintptr_t)p % MEM_ALIGN == 0);
+    for (int i = 0; i < 100; i++) CHECK(p[i] == 0);
+    mem_free(p);
+    CHECK(mem_alloc(SIZE_MAX - 3) == NULL);
+}
+
+#define CASES(C)                                                                                   \
+    C(arena_keeps_contents)                                                                        \
+    C(map_finds_what_was_put)                                                                      \
+    C(array_grows)                                                                                 \
+    C(checked_arithmetic)                                                                          \
+    C(error_messages_nest)                                                                         \
+    C(mem_is_aligned_and_zero)
+CHECK_MAIN(CASES)
