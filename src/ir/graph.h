@@ -1,0 +1,169 @@
+/*
+ * The graph: a straight line of typed ops over buffers, weights and session states, built once per
+ * model, with the number of tokens as its symbolic dimension. Values are written once. The builder
+ * keeps the first error and turns later calls into no-ops, so that a model is written without
+ * checking each push; graph_finish() reports it. Knows no model, no file and no device.
+ *
+ * A push function checks shapes and returns the ids of its results; see push_*.c.
+ */
+#ifndef SLUICE_IR_GRAPH_H
+#define SLUICE_IR_GRAPH_H
+
+#include "base/array.h"
+#include "base/err.h"
+#include "ir/op.h"
+
+/* Who owns a buffer's storage, and for how long. */
+enum lifetime {
+    LIFE_TRANSIENT,  /* between its writer and its last reader; storage is shared */
+    LIFE_PERSISTENT, /* as long as the plan: inputs, logits, what the caller reads afterwards */
+    LIFE_BORROWED,   /* memory of the caller, bound to the id at run time */
+};
+
+struct buffer {
+    enum role role;
+    enum lifetime lifetime;
+    uint32_t width;  /* elements per row */
+    uint32_t writer; /* index of the node that writes it; BUFFER_INPUT: filled by the caller */
+};
+enum { BUFFER_INPUT = -1, BUFFER_UNWRITTEN = -2 };
+
+/* A weight the graph wants: its role and shape, bound to a file by the model layer. */
+struct weight_decl {
+    enum weight_role role;
+    uint32_t layer;
+    uint32_t rows, cols;         /* VECTOR: rows 1; CONV: rows = width, cols = channels */
+    uint32_t n_experts, n_inter; /* BANK: gate and up [n_inter][cols], down [cols][n_inter] */
+};
+
+struct state_decl {
+    enum state_kind kind;
+    uint32_t layer;
+    uint32_t index;   /* among the states of this kind */
+    uint32_t dims[4]; /* kv: kv_heads, head_dim; conv: width - 1, channels; delta: heads, dv, dk */
+};
+
+struct graph {
+    uint32_t generation; /* 1..4095, part of every id */
+    uint32_t layer;      /* of the nodes pushed now */
+    uint32_t n_picks;    /* experts per token; 0 before the first router */
+    ARRAY(struct node) nodes;
+    ARRAY(struct buffer) buffers;
+    ARRAY(struct weight_decl) weights;
+    ARRAY(struct state_decl) states;
+    struct sluice_error err; /* the first one; code SLUICE_OK: none */
+    bool finished;
+};
+
+/* A new graph; ids of an earlier graph with another generation are refused. */
+void graph_init(struct graph *g, uint32_t generation);
+void graph_release(struct graph *g);
+
+/* Nodes pushed from here belong to layer (UINT32_MAX: none). */
+void graph_set_layer(struct graph *g, uint32_t layer);
+
+/*
+ * Ends building: reports the first error of the builder or of graph_verify(). A finished graph does
+ * not change. Calling it again gives the same answer.
+ */
+enum sluice_status graph_finish(struct graph *g, struct sluice_error *err);
+
+/* Rules that types cannot state; see verify.c. */
+enum sluice_status graph_verify(const struct graph *g, struct sluice_error *err);
+
+/* Text form, one line an op, stable. Returns the bytes needed; writes at most cap with a NUL. */
+size_t graph_dump(const struct graph *g, char *out, size_t cap);
+
+/* Index of a buffer, weight or state, or false when the id is 0, stale or out of range. */
+bool graph_buffer_index(const struct graph *g, uint32_t id, uint32_t *index);
+bool graph_weight_index(const struct graph *g, uint32_t id, uint32_t *index);
+bool graph_state_index(const struct graph *g, uint32_t id, uint32_t *index);
+/* kv_ready names the same state as kv; every other kind only itself. */
+bool graph_state_fits(enum state_kind have, enum state_kind want);
+
+/* Inputs: filled by the caller before each run. */
+buf_token_ids graph_token_ids(struct graph *g);
+buf_output_rows graph_output_rows(struct graph *g);
+/* Memory of the caller, bound at run time: [rotary_dim / 2]. */
+buf_rope_freqs graph_rope_freqs(struct graph *g, uint32_t rotary_dim);
+
+/*
+ * The caller will read the buffer after a run: its storage is not shared. Of a borrowed buffer that
+ * is so already.
+ */
+#define graph_keep(g, b) graph_keep_id((g), (b).id)
+void graph_keep_id(struct graph *g, uint32_t id);
+
+/* Declares a weight. The typed form is WEIGHT(g, q_proj, rows, cols). */
+uint32_t graph_weight(struct graph *g, struct weight_decl decl);
+#define WEIGHT(g, role_, rows_, cols_)                                                             \
+    ((wt_##role_){graph_weight(                                                                    \
+        (g), (struct weight_decl){.role = WEIGHT_##role_, .rows = (rows_), .cols = (cols_)})})
+/* The routed experts of a layer. */
+wt_experts graph_experts(struct graph *g, uint32_t n_experts, uint32_t n_inter, uint32_t hidden);
+
+/* Declares the state of the current layer. */
+state_kv graph_state_kv(struct graph *g, uint32_t n_kv_heads, uint32_t head_dim);
+state_conv graph_state_conv(struct graph *g, uint32_t width, uint32_t channels);
+state_delta graph_state_delta(struct graph *g, uint32_t n_v_heads, uint32_t dv, uint32_t dk);
+
+/* Push functions, by family. Fields that are results may be left out of the payload. */
+#define PUSH(g, op, ...) push_##op((g), (struct op_##op){__VA_ARGS__})
+
+struct q_and_gate {
+    buf_q_raw q;
+    buf_q_gate gate;
+};
+struct decay_and_beta {
+    buf_g_decay g;
+    buf_beta_gate b;
+};
+struct picks {
+    buf_router_ids ids;
+    buf_router_weights weights;
+};
+struct grouped_picks {
+    buf_expert_offsets offsets;
+    buf_expert_rows rows;
+    buf_pick_places places;
+};
+
+buf_embed_out push_embed(struct graph *g, struct op_embed op);
+buf_rope_table push_rope_angles(struct graph *g, struct op_rope_angles op);
+struct q_and_gate push_split_q_gate(struct graph *g, struct op_split_q_gate op);
+state_kv_ready push_kv_append(struct graph *g, struct op_kv_append op);
+buf_attn_out push_attention(struct graph *g, struct op_attention op);
+buf_attn_gated push_sigmoid_gate(struct graph *g, struct op_sigmoid_gate op);
+buf_residual push_residual_add(struct graph *g, struct op_residual_add op);
+buf_conv_out push_conv(struct graph *g, struct op_conv op);
+buf_delta_qkv push_delta_norm(struct graph *g, struct op_delta_norm op);
+struct decay_and_beta push_decay_beta(struct graph *g, struct op_decay_beta op);
+buf_delta_out push_delta_net(struct graph *g, struct op_delta_net op);
+buf_value_out push_gated_norm(struct graph *g, struct op_gated_norm op);
+struct picks push_router(struct graph *g, struct op_router op);
+struct grouped_picks push_group_picks(struct graph *g, struct op_group_picks op);
+buf_expert_input push_gather_rows(struct graph *g, struct op_gather_rows op);
+buf_expert_out push_experts(struct graph *g, struct op_experts op);
+buf_moe_sum push_expert_sum(struct graph *g, struct op_expert_sum op);
+buf_shared_ffn_act push_shared_swiglu(struct graph *g, buf_shared_ffn_gate gate,
+                                      buf_shared_ffn_up up);
+buf_hidden push_combine(struct graph *g, struct op_combine op);
+buf_tail_hidden push_select_rows(struct graph *g, struct op_select_rows op);
+
+/* push_q_proj(g, x, w) and so on: what may go in and what comes out follows from the weight. */
+#define P(weight, in, out) buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w);
+PROJECTIONS(P)
+#undef P
+/* push_attn_norm(g, x, w, eps) and so on; the norm runs over each w.cols values. */
+#define N(weight, in, out)                                                                         \
+    buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w, float eps);
+NORMS(N)
+#undef N
+/* push_rope_q(g, x, table, head_dim, rotary_dim) and push_rope_k. */
+#define T(in, out)                                                                                 \
+    buf_##out push_rope_##out(struct graph *g, buf_##in x, buf_rope_table table,                   \
+                              uint32_t head_dim, uint32_t rotary_dim);
+ROTATIONS(T)
+#undef T
+
+#endif

@@ -1,0 +1,101 @@
+/* Push functions of softmax attention: split, rope, cache, attention, gate. */
+#include "ir/build.h"
+
+struct q_and_gate push_split_q_gate(struct graph *g, struct op_split_q_gate split_q_gate)
+{
+    BUILD_INPUTS(g, split_q_gate);
+    uint32_t width = build_width(g, split_q_gate.x.id);
+    uint32_t pair = build_product(g, "split_q_gate", 2, split_q_gate.head_dim);
+    build_check(g, pair && width % pair == 0, "split_q_gate", "row width", width, pair);
+    split_q_gate.q = (buf_q_raw){build_buffer(g, ROLE_q_raw, width / 2)};
+    split_q_gate.gate = (buf_q_gate){build_buffer(g, ROLE_q_gate, width / 2)};
+    BUILD_NODE(g, split_q_gate);
+    return (struct q_and_gate){split_q_gate.q, split_q_gate.gate};
+}
+
+buf_rope_table push_rope_angles(struct graph *g, struct op_rope_angles rope_angles)
+{
+    BUILD_INPUTS(g, rope_angles);
+    uint32_t half = build_width(g, rope_angles.freqs.id);
+    rope_angles.y = (buf_rope_table){build_buffer(g, ROLE_rope_table, 2 * half)};
+    BUILD_NODE(g, rope_angles);
+    return rope_angles.y;
+}
+
+static uint32_t push_rotation(struct graph *g, uint32_t x, buf_rope_table table, uint32_t head_dim,
+                              uint32_t rotary_dim, enum role in, enum role out)
+{
+    struct op_rope rope = {
+        .x = {x}, .table = table, .head_dim = head_dim, .rotary_dim = rotary_dim};
+    BUILD_INPUTS(g, rope);
+    build_role(g, "rope", x, in);
+    uint32_t width = build_width(g, x);
+    uint32_t angles = build_width(g, table.id);
+    build_check(g, head_dim && width % head_dim == 0, "rope", "row width", width, head_dim);
+    build_check(g, rotary_dim <= head_dim, "rope", "rotary_dim", rotary_dim, head_dim);
+    build_check(g, angles == rotary_dim, "rope", "width of the table", angles, rotary_dim);
+    uint32_t normed = build_writer(g, x)->u.rms_norm.dim;
+    build_check(g, head_dim == normed, "rope", "head_dim", head_dim, normed);
+    rope.y.id = build_buffer(g, out, width);
+    BUILD_NODE(g, rope);
+    return rope.y.id;
+}
+
+#define T(in, out)                                                                                 \
+    buf_##out push_rope_##out(struct graph *g, buf_##in x, buf_rope_table table,                   \
+                              uint32_t head_dim, uint32_t rotary_dim)                              \
+    {                                                                                              \
+        return (buf_##out){                                                                        \
+            push_rotation(g, x.id, table, head_dim, rotary_dim, ROLE_##in, ROLE_##out)};           \
+    }
+ROTATIONS(T)
+#undef T
+
+state_kv_ready push_kv_append(struct graph *g, struct op_kv_append kv_append)
+{
+    BUILD_INPUTS(g, kv_append);
+    const struct state_decl *state = build_state(g, kv_append.cache.id);
+    kv_append.n_kv_heads = state->dims[0];
+    kv_append.head_dim = state->dims[1];
+    uint32_t want = build_product(g, "kv_append", state->dims[0], state->dims[1]);
+    uint32_t k = build_width(g, kv_append.k.id);
+    uint32_t v = build_width(g, kv_append.v.id);
+    build_check(g, k == want, "kv_append", "width of k", k, want);
+    build_check(g, v == want, "kv_append", "width of v", v, want);
+    uint32_t head_dim = build_writer(g, kv_append.k.id)->u.rope.head_dim;
+    build_check(g, head_dim == state->dims[1], "kv_append", "head_dim of k", head_dim,
+                state->dims[1]);
+    BUILD_NODE(g, kv_append);
+    return (state_kv_ready){kv_append.cache.id};
+}
+
+buf_attn_out push_attention(struct graph *g, struct op_attention attention)
+{
+    BUILD_INPUTS(g, attention);
+    const struct state_decl *state = build_state(g, attention.cache.id);
+    attention.n_kv_heads = state->dims[0];
+    attention.head_dim = state->dims[1];
+    uint32_t width = build_width(g, attention.q.id);
+    uint32_t heads = attention.n_heads;
+    uint32_t want = build_product(g, "attention", heads, attention.head_dim);
+    build_check(g, width == want, "attention", "width of q", width, want);
+    uint32_t head_dim = build_writer(g, attention.q.id)->u.rope.head_dim;
+    build_check(g, head_dim == attention.head_dim, "attention", "head_dim of q", head_dim,
+                attention.head_dim);
+    build_check(g, state->dims[0] && heads % state->dims[0] == 0, "attention", "query heads", heads,
+                state->dims[0]);
+    attention.y = (buf_attn_out){build_buffer(g, ROLE_attn_out, width)};
+    BUILD_NODE(g, attention);
+    return attention.y;
+}
+
+buf_attn_gated push_sigmoid_gate(struct graph *g, struct op_sigmoid_gate sigmoid_gate)
+{
+    BUILD_INPUTS(g, sigmoid_gate);
+    uint32_t width = build_width(g, sigmoid_gate.x.id);
+    uint32_t gate = build_width(g, sigmoid_gate.gate.id);
+    build_check(g, width == gate, "sigmoid_gate", "width of the gate", gate, width);
+    sigmoid_gate.y = (buf_attn_gated){build_buffer(g, ROLE_attn_gated, width)};
+    BUILD_NODE(g, sigmoid_gate);
+    return sigmoid_gate.y;
+}

@@ -1,0 +1,85 @@
+/* Push functions of the residual stream: embedding, norms, projections, additions, the head. */
+#include "ir/build.h"
+
+buf_embed_out push_embed(struct graph *g, struct op_embed embed)
+{
+    BUILD_INPUTS(g, embed);
+    uint32_t hidden = build_weight(g, embed.table.id)->cols;
+    embed.y = (buf_embed_out){build_buffer(g, ROLE_embed_out, hidden)};
+    BUILD_NODE(g, embed);
+    return embed.y;
+}
+
+/* What one run of a norm covers: a head of q or k (0: any divisor of the row), else a whole row. */
+static uint32_t norm_run(const struct graph *g, uint32_t x, enum role out)
+{
+    if (out == ROLE_q_normed) return build_writer(g, x)->u.split_q_gate.head_dim;
+    return out == ROLE_k_normed ? 0 : build_width(g, x);
+}
+
+static uint32_t push_rms(struct graph *g, const char *name, uint32_t x, uint32_t w, float eps,
+                         enum role in, enum role out)
+{
+    struct op_rms_norm rms_norm = {.x = {x}, .w = {w}, .eps = eps};
+    if (!build_inputs(g, OP_KIND_rms_norm, name, &rms_norm, sizeof rms_norm)) return 0;
+    build_role(g, name, x, in);
+    uint32_t width = build_width(g, x);
+    uint32_t dim = build_weight(g, w)->cols;
+    uint32_t run = norm_run(g, x, out);
+    build_check(g, width % dim == 0, name, "row width", width, dim);
+    build_check(g, run == 0 || dim == run, name, "width of the weight", dim, run);
+    rms_norm.dim = dim;
+    rms_norm.y.id = build_buffer(g, out, width);
+    BUILD_NODE(g, rms_norm);
+    return rms_norm.y.id;
+}
+
+#define N(weight, in, out)                                                                         \
+    buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w, float eps)                 \
+    {                                                                                              \
+        return (buf_##out){push_rms(g, #weight, x.id, w.id, eps, ROLE_##in, ROLE_##out)};          \
+    }
+NORMS(N)
+#undef N
+
+static uint32_t push_matmul(struct graph *g, const char *name, uint32_t x, uint32_t w, enum role in,
+                            enum role out)
+{
+    struct op_matmul matmul = {.x = {x}, .w = {w}};
+    if (!build_inputs(g, OP_KIND_matmul, name, &matmul, sizeof matmul)) return 0;
+    build_role(g, name, x, in);
+    const struct weight_decl *decl = build_weight(g, w);
+    uint32_t width = build_width(g, x);
+    build_check(g, width == decl->cols, name, "row width", width, decl->cols);
+    matmul.y.id = build_buffer(g, out, decl->rows);
+    BUILD_NODE(g, matmul);
+    return matmul.y.id;
+}
+
+#define P(weight, in, out)                                                                         \
+    buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w)                            \
+    {                                                                                              \
+        return (buf_##out){push_matmul(g, #weight, x.id, w.id, ROLE_##in, ROLE_##out)};            \
+    }
+PROJECTIONS(P)
+#undef P
+
+buf_residual push_residual_add(struct graph *g, struct op_residual_add residual_add)
+{
+    BUILD_INPUTS(g, residual_add);
+    uint32_t width = build_width(g, residual_add.stream.id);
+    uint32_t delta = build_width(g, residual_add.delta.id);
+    build_check(g, width == delta, "residual_add", "width of delta", delta, width);
+    residual_add.y = (buf_residual){build_buffer(g, ROLE_residual, width)};
+    BUILD_NODE(g, residual_add);
+    return residual_add.y;
+}
+
+buf_tail_hidden push_select_rows(struct graph *g, struct op_select_rows select_rows)
+{
+    BUILD_INPUTS(g, select_rows);
+    uint32_t width = build_width(g, select_rows.x.id);
+    select_rows.y = (buf_tail_hidden){build_buffer(g, ROLE_tail_hidden, width)};
+    BUILD_NODE(g, select_rows);
+    return select_rows.y;
+}
