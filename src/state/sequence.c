@@ -1,0 +1,143 @@
+#include "state/sequence.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/mem.h"
+
+static size_t kv_elem_bytes(enum kv_type type)
+{
+    return type == KV_F16 ? 2 : 4;
+}
+
+bool layout_add_kv(struct state_layout *layout, uint32_t n_heads, uint32_t head_dim,
+                   uint32_t *index)
+{
+    size_t half;
+    if (!mul_size((size_t)SEQUENCE_PAGE * n_heads, head_dim, &half) ||
+        !mul_size(half, kv_elem_bytes(layout->kv_type), &half) || half > SIZE_MAX / 4)
+        return false;
+    half = align_up(half, MEM_ALIGN);
+    struct kv_shape *kv = realloc(layout->kv, (layout->n_kv + 1) * sizeof *kv);
+    if (!kv) return false;
+    layout->kv = kv;
+    size_t total;
+    if (!add_size(layout->page_bytes, 2 * half, &total)) return false;
+    kv[layout->n_kv] = (struct kv_shape){.n_heads = n_heads,
+                                         .head_dim = head_dim,
+                                         .keys_off = layout->page_bytes,
+                                         .values_off = layout->page_bytes + half};
+    layout->page_bytes = total;
+    *index = layout->n_kv++;
+    return true;
+}
+
+bool layout_add_recurrent(struct state_layout *layout, size_t n_floats, uint32_t *index)
+{
+    struct recurrent_shape *r = realloc(layout->recurrent, (layout->n_recurrent + 1) * sizeof *r);
+    if (!r) return false;
+    layout->recurrent = r;
+    size_t total;
+    if (n_floats > SIZE_MAX / 8 ||
+        !add_size(layout->recurrent_floats, align_up(n_floats, 16), &total))
+        return false;
+    r[layout->n_recurrent] = (struct recurrent_shape){layout->recurrent_floats, n_floats};
+    layout->recurrent_floats = total;
+    *index = layout->n_recurrent++;
+    return true;
+}
+
+void layout_release(struct state_layout *layout)
+{
+    free(layout->kv);
+    free(layout->recurrent);
+    *layout = (struct state_layout){0};
+}
+
+size_t layout_kv_bytes_per_token(const struct state_layout *layout)
+{
+    return layout->page_bytes / SEQUENCE_PAGE;
+}
+
+size_t layout_recurrent_bytes(const struct state_layout *layout)
+{
+    return 2 * layout->recurrent_floats * sizeof(float);
+}
+
+enum sluice_status sequence_init(struct sequence *seq, const struct state_layout *layout,
+                                 uint32_t n_ctx, struct sluice_error *err)
+{
+    *seq = (struct sequence){.layout = layout, .n_ctx = n_ctx};
+    size_t max_pages = div_up_u32(n_ctx, SEQUENCE_PAGE);
+    size_t bytes = 0;
+    seq->pages = calloc(max_pages + 1, sizeof *seq->pages);
+    if (mul_size(layout->recurrent_floats, sizeof(float), &bytes)) {
+        seq->recurrent[0] = mem_alloc(bytes);
+        seq->recurrent[1] = mem_alloc(bytes);
+    }
+    if (seq->pages && seq->recurrent[0] && seq->recurrent[1]) return SLUICE_OK;
+    sequence_release(seq);
+    return err_nomem(err, "session", 2 * bytes);
+}
+
+void sequence_release(struct sequence *seq)
+{
+    for (uint32_t i = 0; i < seq->n_pages; i++) mem_free(seq->pages[i]);
+    free(seq->pages);
+    mem_free(seq->recurrent[0]);
+    mem_free(seq->recurrent[1]);
+    *seq = (struct sequence){0};
+}
+
+void sequence_reset(struct sequence *seq)
+{
+    seq->position = 0;
+    seq->committed = 0;
+    memset(seq->recurrent[0], 0, seq->layout->recurrent_floats * sizeof(float));
+}
+
+enum sluice_status sequence_reserve(struct sequence *seq, uint32_t n, struct sluice_error *err)
+{
+    if (n > seq->n_ctx - seq->position)
+        return err_set(err, SLUICE_E_CONTEXT_FULL,
+                       "the context of %u tokens is full: it holds %u and %u more were given",
+                       seq->n_ctx, seq->position, n);
+    uint32_t want = seq->layout->page_bytes ? div_up_u32(seq->position + n, SEQUENCE_PAGE) : 0;
+    while (seq->n_pages < want) {
+        uint8_t *page = mem_alloc(seq->layout->page_bytes);
+        if (!page) return err_nomem(err, "KV cache", seq->layout->page_bytes);
+        seq->pages[seq->n_pages++] = page;
+    }
+    return SLUICE_OK;
+}
+
+void sequence_commit(struct sequence *seq, uint32_t n)
+{
+    seq->position += n;
+    seq->committed ^= 1;
+}
+
+void *sequence_keys(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head)
+{
+    const struct kv_shape *s = &seq->layout->kv[kv];
+    size_t head_bytes = (size_t)SEQUENCE_PAGE * s->head_dim * kv_elem_bytes(seq->layout->kv_type);
+    return seq->pages[page] + s->keys_off + head * head_bytes;
+}
+
+void *sequence_values(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head)
+{
+    const struct kv_shape *s = &seq->layout->kv[kv];
+    size_t head_bytes = (size_t)SEQUENCE_PAGE * s->head_dim * kv_elem_bytes(seq->layout->kv_type);
+    return seq->pages[page] + s->values_off + head * head_bytes;
+}
+
+const float *sequence_recurrent(const struct sequence *seq, uint32_t index)
+{
+    return seq->recurrent[seq->committed] + seq->layout->recurrent[index].off;
+}
+
+float *sequence_recurrent_next(struct sequence *seq, uint32_t index)
+{
+    return seq->recurrent[seq->committed ^ 1] + seq->layout->recurrent[index].off;
+}

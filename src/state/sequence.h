@@ -1,0 +1,69 @@
+/*
+ * The state of one timeline: a paged KV cache and the recurrent states. A page holds the keys and
+ * values of SEQUENCE_PAGE positions for every attention layer, so that a position costs one table
+ * look-up. Recurrent states come in pairs: a step reads the committed one and writes the other, and
+ * sequence_commit() makes the step's result the committed one. A step that fails is therefore
+ * undone by not committing it. Knows no graph and no kernel.
+ */
+#ifndef SLUICE_STATE_SEQUENCE_H
+#define SLUICE_STATE_SEQUENCE_H
+
+#include "base/err.h"
+
+enum { SEQUENCE_PAGE = 64 };
+
+enum kv_type { KV_F32, KV_F16 };
+
+/* Shapes of all states of a model; shared by its sequences. */
+struct state_layout {
+    enum kv_type kv_type;
+    uint32_t n_kv, n_recurrent;
+    struct kv_shape {
+        uint32_t n_heads, head_dim;
+        size_t keys_off, values_off; /* in a page: [n_heads][SEQUENCE_PAGE][head_dim] each */
+    } * kv;
+    struct recurrent_shape {
+        size_t off, n; /* floats */
+    } * recurrent;
+    size_t page_bytes;
+    size_t recurrent_floats;
+};
+
+/* Adding gives the index of the new state among its kind. False: out of memory or too large. */
+bool layout_add_kv(struct state_layout *layout, uint32_t n_heads, uint32_t head_dim,
+                   uint32_t *index);
+bool layout_add_recurrent(struct state_layout *layout, size_t n_floats, uint32_t *index);
+void layout_release(struct state_layout *layout);
+size_t layout_kv_bytes_per_token(const struct state_layout *layout);
+size_t layout_recurrent_bytes(const struct state_layout *layout); /* of one sequence */
+
+struct sequence {
+    const struct state_layout *layout;
+    uint32_t position; /* tokens held */
+    uint32_t n_ctx;    /* most tokens it can hold */
+    uint32_t n_pages;  /* allocated */
+    uint8_t **pages;
+    float *recurrent[2];
+    uint32_t committed; /* which of the two */
+};
+
+/* An empty sequence; states are zero. layout must outlive it. Errors: NOMEM. */
+enum sluice_status sequence_init(struct sequence *seq, const struct state_layout *layout,
+                                 uint32_t n_ctx, struct sluice_error *err);
+void sequence_release(struct sequence *seq);
+/* Back to empty; pages are kept. */
+void sequence_reset(struct sequence *seq);
+/* Pages for n more tokens. Errors: CONTEXT_FULL, NOMEM; nothing is lost. */
+enum sluice_status sequence_reserve(struct sequence *seq, uint32_t n, struct sluice_error *err);
+/* The step that evaluated n tokens is part of the sequence. */
+void sequence_commit(struct sequence *seq, uint32_t n);
+
+/* Keys or values of a head in the page of positions page * SEQUENCE_PAGE ...: [SEQUENCE_PAGE][dim].
+ */
+void *sequence_keys(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head);
+void *sequence_values(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head);
+/* The committed recurrent state, and the one the step writes. */
+const float *sequence_recurrent(const struct sequence *seq, uint32_t index);
+float *sequence_recurrent_next(struct sequence *seq, uint32_t index);
+
+#endif
