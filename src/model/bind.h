@@ -1,0 +1,50 @@
+/* Binding the weights a graph declares to the tensors of a checkpoint. */
+#ifndef SLUICE_MODEL_BIND_H
+#define SLUICE_MODEL_BIND_H
+
+#include "model/arch.h"
+#include "model/quant.h"
+
+struct binder {
+    struct model *model;
+    const struct checkpoint *cp;
+    const struct arch *arch;
+    struct quant quant;
+    const char *prefix;      /* of the text model's tensors, "model." or the like */
+    const char *head_prefix; /* of lm_head */
+    bool centred;            /* norms are stored minus one (original layout, not MLX) */
+    bool tied;               /* the head is the embedding */
+    const struct log *log;
+    struct sluice_error *err;
+};
+
+/*
+ * Finds prefix and layout, binds every declared weight, and accounts for every tensor of the
+ * checkpoint: dense, expert, or skipped because text does not need it. A tensor that belongs to the
+ * text model but to no declared weight is an error.
+ */
+enum sluice_status bind_weights(struct binder *b);
+
+/* Matrices (bind_matrix.c) */
+
+/*
+ * The matrix stored under base (base.weight, or base itself for fused experts), which must have
+ * n_stack x rows x cols (n_stack 0: no stack dimension). NULL name parts are errors naming them.
+ */
+enum sluice_status bind_matrix(struct binder *b, const char *base, uint32_t n_stack, uint32_t rows,
+                               uint32_t cols, enum tensor_kind kind, struct wmat *out);
+/* Whether base.weight or base exists. */
+bool bind_has_matrix(const struct binder *b, const char *base);
+/* Rows [row0, row0 + rows) of a matrix. */
+struct wmat wmat_rows(const struct wmat *all, uint64_t row0, uint32_t rows);
+/* Bytes of a matrix as stored, scales and biases included. */
+uint64_t wmat_bytes(const struct wmat *w);
+
+/* Marks the tensor as used for kind. */
+void bind_claim(struct binder *b, const struct tensor *tensor, enum tensor_kind kind);
+
+/* Experts (bind_experts.c) */
+enum sluice_status bind_experts(struct binder *b, const char *module,
+                                const struct weight_decl *decl, struct weight_data *out);
+
+#endif

@@ -1,0 +1,105 @@
+/*
+ * Routed experts in the layouts that are published: one tensor per expert, fused 3-D tensors with
+ * gate and up together, or MLX's stacked switch_mlp.
+ */
+#include <stdio.h>
+
+#include "model/bind.h"
+
+struct expert_shape {
+    uint32_t n, inter, hidden;
+};
+
+static const char *join(char *out, size_t cap, const char *module, const char *rest)
+{
+    int n = snprintf(out, cap, "%s%s", module, rest);
+    return n > 0 && (size_t)n < cap ? out : "";
+}
+
+static enum sluice_status bind_separate(struct binder *b, const char *module,
+                                        const struct expert_shape *s, struct expert_view *views)
+{
+    char base[512], rest[64];
+    for (uint32_t e = 0; e < s->n; e++) {
+        snprintf(rest, sizeof rest, ".experts.%u.gate_proj", e);
+        TRY(bind_matrix(b, join(base, sizeof base, module, rest), 0, s->inter, s->hidden,
+                        TENSOR_EXPERT, &views[e].gate));
+        snprintf(rest, sizeof rest, ".experts.%u.up_proj", e);
+        TRY(bind_matrix(b, join(base, sizeof base, module, rest), 0, s->inter, s->hidden,
+                        TENSOR_EXPERT, &views[e].up));
+        snprintf(rest, sizeof rest, ".experts.%u.down_proj", e);
+        TRY(bind_matrix(b, join(base, sizeof base, module, rest), 0, s->hidden, s->inter,
+                        TENSOR_EXPERT, &views[e].down));
+    }
+    return SLUICE_OK;
+}
+
+/* gate_up_proj [n][2 inter][hidden]: the gate's rows, then the up's; down_proj [n][hidden][inter]
+ */
+static enum sluice_status bind_fused(struct binder *b, const char *module,
+                                     const struct expert_shape *s, struct expert_view *views)
+{
+    char base[512];
+    struct wmat gate_up, down;
+    TRY(bind_matrix(b, join(base, sizeof base, module, ".experts.gate_up_proj"), s->n, 2 * s->inter,
+                    s->hidden, TENSOR_EXPERT, &gate_up));
+    TRY(bind_matrix(b, join(base, sizeof base, module, ".experts.down_proj"), s->n, s->hidden,
+                    s->inter, TENSOR_EXPERT, &down));
+    for (uint32_t e = 0; e < s->n; e++) {
+        uint64_t row = (uint64_t)e * 2 * s->inter;
+        views[e].gate = wmat_rows(&gate_up, row, s->inter);
+        views[e].up = wmat_rows(&gate_up, row + s->inter, s->inter);
+        views[e].down = wmat_rows(&down, (uint64_t)e * s->hidden, s->hidden);
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status bind_stacked(struct binder *b, const char *module,
+                                       const struct expert_shape *s, struct expert_view *views)
+{
+    char base[512];
+    struct wmat gate, up, down;
+    TRY(bind_matrix(b, join(base, sizeof base, module, ".switch_mlp.gate_proj"), s->n, s->inter,
+                    s->hidden, TENSOR_EXPERT, &gate));
+    TRY(bind_matrix(b, join(base, sizeof base, module, ".switch_mlp.up_proj"), s->n, s->inter,
+                    s->hidden, TENSOR_EXPERT, &up));
+    TRY(bind_matrix(b, join(base, sizeof base, module, ".switch_mlp.down_proj"), s->n, s->hidden,
+                    s->inter, TENSOR_EXPERT, &down));
+    for (uint32_t e = 0; e < s->n; e++) {
+        views[e].gate = wmat_rows(&gate, (uint64_t)e * s->inter, s->inter);
+        views[e].up = wmat_rows(&up, (uint64_t)e * s->inter, s->inter);
+        views[e].down = wmat_rows(&down, (uint64_t)e * s->hidden, s->hidden);
+    }
+    return SLUICE_OK;
+}
+
+static uint64_t expert_bytes(const struct expert_view *v)
+{
+    return wmat_bytes(&v->gate) + wmat_bytes(&v->up) + wmat_bytes(&v->down);
+}
+
+enum sluice_status bind_experts(struct binder *b, const char *module,
+                                const struct weight_decl *decl, struct weight_data *out)
+{
+    struct model *m = b->model;
+    struct expert_shape shape = {decl->n_experts, decl->n_inter, decl->cols};
+    struct expert_bank *bank = arena_alloc(&m->arena, 1, sizeof *bank);
+    struct expert_view *views = arena_alloc(&m->arena, shape.n, sizeof *views);
+    if (!bank || !views) return err_nomem(b->err, "experts", shape.n * sizeof *views);
+    char base[512];
+    if (bind_has_matrix(b, join(base, sizeof base, module, ".switch_mlp.gate_proj")))
+        TRY(bind_stacked(b, module, &shape, views));
+    else if (bind_has_matrix(b, join(base, sizeof base, module, ".experts.gate_up_proj")))
+        TRY(bind_fused(b, module, &shape, views));
+    else
+        TRY(bind_separate(b, module, &shape, views));
+    for (uint32_t e = 0; e < shape.n; e++) {
+        uint64_t bytes = expert_bytes(&views[e]);
+        m->expert_bytes += bytes;
+        if (bytes > m->bytes_per_expert) m->bytes_per_expert = bytes;
+    }
+    m->n_parameters += 3ull * shape.n * shape.inter * shape.hidden;
+    *bank = (struct expert_bank){shape.n, views};
+    out->bank = bank;
+    return SLUICE_OK;
+}
