@@ -1,0 +1,20 @@
+/* What one run evaluates: rows of tokens cut into segments, each the next tokens of a sequence. */
+#ifndef SLUICE_BACKEND_BATCH_H
+#define SLUICE_BACKEND_BATCH_H
+
+#include "state/sequence.h"
+
+struct batch_segment {
+    struct sequence *sequence;
+    uint32_t first; /* row of its first token */
+    uint32_t count;
+};
+
+struct batch {
+    uint32_t n_tokens;
+    uint32_t n_outputs; /* rows of the tail; may change between runs of the same body */
+    uint32_t n_segments;
+    struct batch_segment *segments;
+};
+
+#endif

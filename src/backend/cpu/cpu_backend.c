@@ -1,0 +1,205 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <stdlib.h>
+
+#include "backend/cpu/cpu_internal.h"
+#include "backend/layout.h"
+#include "base/bits.h"
+#include "base/mem.h"
+
+static node_fn *const node_fns[OP_COUNT] = {
+#define P(op) [OP_KIND_##op] = cpu_##op,
+    OPS(P)
+#undef P
+};
+
+/*
+ * Routing and decay are steep functions of few values: the rows they cost in f32 are nothing beside
+ * the rest, and an expert chosen differently is not a rounding error.
+ */
+static bool uses_int8(const struct cpu_backend *be, const struct weight_decl *decl,
+                      const struct wmat *w)
+{
+    switch ((int)decl->role) {
+    case WEIGHT_router_proj:
+    case WEIGHT_shared_gate_proj:
+    case WEIGHT_alpha_proj:
+    case WEIGHT_beta_proj: return false;
+    default: return be->options.int8 && wtype_is_packed(w->type);
+    }
+}
+
+/* Walks the nodes once: which projections find their input already in act_dense. */
+static void mark_quantize(struct cpu_backend *be, uint64_t *max_dense)
+{
+    const struct graph *g = be->graph;
+    uint32_t held = 0;
+    *max_dense = 0;
+    for (uint32_t n = 0; n < g->nodes.n; n++) {
+        const struct node *node = &g->nodes.items[n];
+        if (node->op != OP_KIND_matmul) continue;
+        const struct op_matmul *op = &node->u.matmul;
+        uint32_t w = (op->w.id & 0xfffffu) - 1;
+        if (!uses_int8(be, &g->weights.items[w], &be->weights[w].matrix)) continue;
+        be->node_mode[n] = op->x.id == held ? NODE_INT8 : NODE_QUANTIZE;
+        held = op->x.id;
+        struct plan_dims dims = be->options.dims;
+        uint32_t x = (op->x.id & 0xfffffu) - 1;
+        uint64_t rows = plan_rows(role_rows(g->buffers.items[x].role), dims, g->n_picks);
+        uint64_t need = rows * g->buffers.items[x].width;
+        if (need > *max_dense) *max_dense = need;
+    }
+}
+
+/* The widest expert matrices decide how much the int8 copies of their inputs need. */
+static void measure_experts(const struct cpu_backend *be, uint32_t *max_in, uint32_t *max_mid)
+{
+    const struct graph *g = be->graph;
+    *max_in = *max_mid = 0;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        const struct weight_decl *decl = &g->weights.items[w];
+        if (weight_role_kind(decl->role) != WEIGHT_KIND_BANK) continue;
+        *max_in = max_u32(*max_in, decl->cols);
+        *max_mid = max_u32(*max_mid, decl->n_inter);
+    }
+}
+
+static uint8_t bank_flags(const struct expert_bank *bank)
+{
+    uint8_t flags = 0;
+    for (uint32_t e = 0; e < bank->n_experts; e++) {
+        const struct expert_view *v = &bank->experts[e];
+        if (wtype_is_packed(v->gate.type) || wtype_is_packed(v->up.type)) flags |= BANK_INT8_IN;
+        if (wtype_is_packed(v->down.type)) flags |= BANK_INT8_MID;
+    }
+    return flags;
+}
+
+/* What runs look up: the flags of banks, the places of states. */
+static enum sluice_status prepare_tables(struct cpu_backend *be, struct sluice_error *err)
+{
+    const struct graph *g = be->graph;
+    be->node_mode = calloc(g->nodes.n, 1);
+    be->bank_int8 = calloc(g->weights.n + 1, 1);
+    be->state_index = calloc(g->states.n + 1, sizeof *be->state_index);
+    if (!be->node_mode || !be->bank_int8 || !be->state_index)
+        return err_nomem(err, "backend", g->nodes.n);
+    for (uint32_t w = 0; w < g->weights.n && be->options.int8; w++)
+        if (weight_role_kind(g->weights.items[w].role) == WEIGHT_KIND_BANK)
+            be->bank_int8[w] = bank_flags(be->weights[w].bank);
+    for (uint32_t s = 0; s < g->states.n; s++) {
+        be->state_index[s] = layout_index(g, s);
+        const struct state_decl *state = &g->states.items[s];
+        if (state->kind == STATE_conv && state->dims[0] >= CONV_MAX_WIDTH)
+            return err_set(err, SLUICE_E_UNSUPPORTED, "layer %u: a convolution of width %u",
+                           state->layer, state->dims[0] + 1);
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status alloc_int8(struct cpu_backend *be, struct sluice_error *err)
+{
+    uint64_t max_dense;
+    uint32_t max_in, max_mid;
+    mark_quantize(be, &max_dense);
+    measure_experts(be, &max_in, &max_mid);
+    if (!be->options.int8) return SLUICE_OK;
+    uint64_t picks = (uint64_t)be->options.dims.tokens * be->graph->n_picks;
+    size_t *total = &be->total_bytes;
+    TRY(cpu_alloc_act8(&be->act_dense, 1 + max_dense / ACT8_GROUP, ACT8_GROUP, total, err));
+    TRY(cpu_alloc_act8(&be->act_expert_in, picks, (uint32_t)align_up(max_in, ACT8_GROUP), total,
+                       err));
+    return cpu_alloc_act8(&be->act_expert_mid, picks, (uint32_t)align_up(max_mid, ACT8_GROUP),
+                          total, err);
+}
+
+static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_error *err)
+{
+    const struct graph *g = be->graph;
+    uint32_t widest = SEQUENCE_PAGE;
+    for (size_t w = 0; w < g->weights.n; w++)
+        widest = max_u32(widest, max_u32(g->weights.items[w].rows, g->weights.items[w].cols));
+    for (size_t b = 0; b < g->buffers.n; b++) widest = max_u32(widest, g->buffers.items[b].width);
+    size_t pick_rows = (size_t)widest * max_u32(g->n_picks, 1) * sizeof(float);
+    be->scratch_bytes = align_up(max_size(matmul_scratch_bytes(widest), pick_rows), MEM_ALIGN);
+    size_t bytes;
+    if (!mul_size(be->scratch_bytes, be->options.n_threads, &bytes))
+        return err_nomem(err, "scratch", SIZE_MAX);
+    be->scratch = mem_alloc(bytes);
+    if (!be->scratch) return err_nomem(err, "scratch", bytes);
+    be->total_bytes += bytes;
+    return SLUICE_OK;
+}
+
+static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error *err)
+{
+    const struct cpu_options *o = &be->options;
+    kernels_init(&be->kernels, o->features);
+    TRY(plan_init(&be->plan, be->graph, o->dims, o->share_buffers, err));
+    TRY(cpu_alloc_buffers(be, err));
+    TRY(prepare_tables(be, err));
+    TRY(alloc_int8(be, err));
+    TRY(alloc_scratch(be, err));
+    return pool_open(&be->pool, o->n_threads, err);
+}
+
+enum sluice_status cpu_open(struct cpu_backend **out, const struct graph *graph,
+                            const struct weight_data *weights, const struct cpu_options *options,
+                            struct sluice_error *err)
+{
+    *out = NULL;
+    struct cpu_backend *be = calloc(1, sizeof *be);
+    if (!be) return err_nomem(err, "backend", sizeof *be);
+    be->graph = graph;
+    be->weights = weights;
+    be->options = *options;
+    enum sluice_status status = open_parts(be, err);
+    if (status != SLUICE_OK) cpu_close(&be);
+    *out = be;
+    return status;
+}
+
+void cpu_close(struct cpu_backend **backend)
+{
+    struct cpu_backend *be = *backend;
+    if (!be) return;
+    *backend = NULL;
+    pool_close(&be->pool);
+    cpu_free_buffers(be);
+    plan_release(&be->plan);
+    free(be->node_mode);
+    free(be->bank_int8);
+    free(be->state_index);
+    mem_free(be->scratch);
+    free(be);
+}
+
+static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct cpu_backend *be = arg;
+    struct task task = {be, &be->kernels, thread, n_threads};
+    for (uint32_t n = be->begin; n < be->end; n++) {
+        const struct node *node = &be->graph->nodes.items[n];
+        node_fns[node->op](&task, node);
+        pool_barrier(be->pool);
+    }
+}
+
+void cpu_run(struct cpu_backend *be, const struct batch *batch, uint32_t begin, uint32_t end)
+{
+    be->batch = batch;
+    be->begin = begin;
+    be->end = end;
+    pool_run(be->pool, run_nodes, be);
+    be->batch = NULL;
+}
+
+size_t cpu_scratch_bytes(const struct cpu_backend *be)
+{
+    return be->total_bytes;
+}
+
+uint64_t cpu_expert_uses(const struct cpu_backend *be)
+{
+    return be->expert_uses;
+}

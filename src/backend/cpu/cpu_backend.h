@@ -1,0 +1,50 @@
+/*
+ * The CPU backend: runs a graph's nodes in order on all threads of a pool, with a barrier between
+ * nodes. It knows ops, kernels and sequences; it knows no model. Everything is allocated when it is
+ * opened; a run allocates nothing.
+ */
+#ifndef SLUICE_BACKEND_CPU_BACKEND_H
+#define SLUICE_BACKEND_CPU_BACKEND_H
+
+#include "backend/batch.h"
+#include "base/thread.h"
+#include "ir/binding.h"
+#include "ir/plan.h"
+#include "kernel/kernel.h"
+
+struct cpu_options {
+    uint32_t n_threads;
+    uint32_t features; /* enum cpu_feature */
+    bool int8;         /* activations of packed weights in int8 */
+    struct plan_dims dims;
+    bool share_buffers; /* false: every buffer has storage of its own */
+};
+
+struct cpu_backend;
+
+/*
+ * graph (finished), layout and weights (one per weight of the graph) must outlive the backend.
+ * Errors: NOMEM, SYSTEM, UNSUPPORTED (a shape no kernel takes).
+ */
+enum sluice_status cpu_open(struct cpu_backend **out, const struct graph *graph,
+                            const struct weight_data *weights, const struct cpu_options *options,
+                            struct sluice_error *err);
+void cpu_close(struct cpu_backend **backend);
+
+/* Storage of a buffer of the graph, for filling inputs and reading results; NULL: unknown id. */
+void *cpu_buffer(struct cpu_backend *backend, uint32_t id);
+/* Gives a borrowed buffer its memory, which must outlive the backend. False: not such a buffer. */
+bool cpu_bind_borrowed(struct cpu_backend *backend, uint32_t id, const void *data);
+
+/*
+ * Runs nodes [begin, end) over the batch, which must fit the dims given at open. Sequences are read
+ * and their next states written; committing them is the caller's.
+ */
+void cpu_run(struct cpu_backend *backend, const struct batch *batch, uint32_t begin, uint32_t end);
+
+/* Bytes the backend holds for activations and scratch. */
+size_t cpu_scratch_bytes(const struct cpu_backend *backend);
+/* Distinct experts that runs have used so far. */
+uint64_t cpu_expert_uses(const struct cpu_backend *backend);
+
+#endif

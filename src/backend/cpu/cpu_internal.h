@@ -1,0 +1,84 @@
+/* What the files of the CPU backend share. */
+#ifndef SLUICE_BACKEND_CPU_INTERNAL_H
+#define SLUICE_BACKEND_CPU_INTERNAL_H
+
+#include "backend/cpu/cpu_backend.h"
+#include "store/bank.h"
+
+/* How a projection runs: in f32, or in int8 with its input quantised before or already. */
+enum node_mode { NODE_F32, NODE_QUANTIZE, NODE_INT8 };
+/* Bits of bank_int8: the input of gate and up, the input of down. */
+enum { BANK_INT8_IN = 1, BANK_INT8_MID = 2 };
+/* Most taps a convolution may have. */
+enum { CONV_MAX_WIDTH = 64 };
+
+struct cpu_backend {
+    const struct graph *graph;
+    const struct weight_data *weights;
+    struct cpu_options options;
+    struct kernels kernels;
+    struct pool *pool;
+    struct plan plan;
+    void **slots;   /* per slot of the plan */
+    void **buffers; /* per buffer of the graph */
+    /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
+    struct act8 act_dense, act_expert_in, act_expert_mid;
+    uint8_t *node_mode;    /* per node: enum node_mode */
+    uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
+    uint32_t *state_index; /* per state of the graph: its place in the layout */
+    uint8_t *scratch;      /* per thread, scratch_bytes each */
+    size_t scratch_bytes;
+    size_t total_bytes;
+    uint64_t expert_uses;
+    /* of the run in progress */
+    const struct batch *batch;
+    uint32_t begin, end;
+};
+
+/* Runs a node's part of a thread. */
+struct task {
+    struct cpu_backend *be;
+    const struct kernels *k;
+    uint32_t thread, n_threads;
+};
+typedef void node_fn(const struct task *task, const struct node *node);
+
+/* buffers.c: ids become pointers here and nowhere else. */
+#define BUF(task, b) cpu_resolve((task)->be, (b).id)
+float *cpu_resolve(const struct cpu_backend *be, uint32_t id);
+#define BUF_I32(task, b) ((int32_t *)(void *)cpu_resolve((task)->be, (b).id))
+#define WIDTH(task, b) cpu_width((task)->be, (b).id)
+uint32_t cpu_width(const struct cpu_backend *be, uint32_t id);
+/* Rows of the buffer in this run. */
+#define N_ROWS(task, b) cpu_rows((task)->be, (b).id)
+uint32_t cpu_rows(const struct cpu_backend *be, uint32_t id);
+#define WT(task, w) cpu_weight((task)->be, (w).id)
+const struct weight_data *cpu_weight(const struct cpu_backend *be, uint32_t id);
+uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id);
+#define STATE_INDEX(task, s) cpu_state_index((task)->be, (s).id)
+uint32_t cpu_state_index(const struct cpu_backend *be, uint32_t id);
+
+enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error *err);
+enum sluice_status cpu_alloc_act8(struct act8 *a, uint64_t rows, uint32_t cols, size_t *total,
+                                  struct sluice_error *err);
+void cpu_free_buffers(struct cpu_backend *be);
+
+/* This thread's share of n items in grains: [*begin, *end). */
+static inline void share(const struct task *t, uint32_t n, uint32_t grain, uint32_t *begin,
+                         uint32_t *end)
+{
+    pool_share(n, grain, t->thread, t->n_threads, begin, end);
+}
+
+/* This thread's scratch. */
+static inline void *scratch_of(const struct task *t)
+{
+    return t->be->scratch + t->be->scratch_bytes * t->thread;
+}
+
+/* One function per op, in files by family. */
+#define P(op) void cpu_##op(const struct task *task, const struct node *node);
+OPS(P)
+#undef P
+
+#endif

@@ -1,0 +1,142 @@
+/* Ops of softmax attention. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu_internal.h"
+
+/* The segment a row belongs to. */
+static const struct batch_segment *segment_of(const struct batch *batch, uint32_t row)
+{
+    const struct batch_segment *s = batch->segments;
+    while (row >= s->first + s->count) s++;
+    return s;
+}
+
+void cpu_rope_angles(const struct task *t, const struct node *node)
+{
+    const struct op_rope_angles *op = &node->u.rope_angles;
+    const float *freqs = BUF(t, op->freqs);
+    float *y = BUF(t, op->y);
+    uint32_t half = WIDTH(t, op->freqs), begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (uint32_t r = begin; r < end; r++) {
+        const struct batch_segment *s = segment_of(t->be->batch, r);
+        float position = (float)(s->sequence->position + (r - s->first));
+        float *row = y + (size_t)r * 2 * half;
+        for (uint32_t i = 0; i < half; i++) {
+            float angle = position * freqs[i];
+            row[i] = cosf(angle);
+            row[half + i] = sinf(angle);
+        }
+    }
+}
+
+void cpu_split_q_gate(const struct task *t, const struct node *node)
+{
+    const struct op_split_q_gate *op = &node->u.split_q_gate;
+    const float *x = BUF(t, op->x);
+    float *q = BUF(t, op->q);
+    float *gate = BUF(t, op->gate);
+    size_t dim = op->head_dim;
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->x) * (WIDTH(t, op->q) / op->head_dim), 1, &begin, &end);
+    for (size_t h = begin; h < end; h++) {
+        memcpy(q + h * dim, x + h * 2 * dim, dim * sizeof *q);
+        memcpy(gate + h * dim, x + h * 2 * dim + dim, dim * sizeof *gate);
+    }
+}
+
+void cpu_rope(const struct task *t, const struct node *node)
+{
+    const struct op_rope *op = &node->u.rope;
+    const float *x = BUF(t, op->x);
+    const float *table = BUF(t, op->table);
+    float *y = BUF(t, op->y);
+    uint32_t heads = WIDTH(t, op->x) / op->head_dim, begin, end;
+    share(t, N_ROWS(t, op->x) * heads, 1, &begin, &end);
+    for (size_t i = begin; i < end; i++)
+        t->k->rope(x + i * op->head_dim, table + i / heads * op->rotary_dim, op->head_dim,
+                   op->rotary_dim, y + i * op->head_dim);
+}
+
+static void store_row(const struct task *t, const struct sequence *seq, const float *x,
+                      uint32_t dim, uint32_t slot, void *block)
+{
+    if (seq->layout->kv_type == KV_F16)
+        t->k->f32_to_f16_row(x, dim, (uint16_t *)block + (size_t)slot * dim);
+    else
+        memcpy((float *)block + (size_t)slot * dim, x, dim * sizeof *x);
+}
+
+void cpu_kv_append(const struct task *t, const struct node *node)
+{
+    const struct op_kv_append *op = &node->u.kv_append;
+    const float *k = BUF(t, op->k);
+    const float *v = BUF(t, op->v);
+    uint32_t kv = STATE_INDEX(t, op->cache), heads = op->n_kv_heads, begin, end;
+    share(t, N_ROWS(t, op->k) * heads, 1, &begin, &end);
+    for (uint32_t i = begin; i < end; i++) {
+        uint32_t row = i / heads, head = i % heads;
+        const struct batch_segment *s = segment_of(t->be->batch, row);
+        uint32_t position = s->sequence->position + (row - s->first);
+        uint32_t page = position / SEQUENCE_PAGE, slot = position % SEQUENCE_PAGE;
+        size_t at = (size_t)i * op->head_dim;
+        store_row(t, s->sequence, k + at, op->head_dim, slot,
+                  sequence_keys(s->sequence, kv, page, head));
+        store_row(t, s->sequence, v + at, op->head_dim, slot,
+                  sequence_values(s->sequence, kv, page, head));
+    }
+}
+
+_Static_assert((int)SEQUENCE_PAGE == (int)ATTENTION_BLOCK, "a page is one block of attention");
+
+/* One query head over the blocks of its sequence, from position 0, whatever else is in the batch.
+ */
+static void attend(const struct task *t, const struct op_attention *op, const struct sequence *seq,
+                   uint32_t position, uint32_t head, const float *q, float *y)
+{
+    uint32_t kv = STATE_INDEX(t, op->cache);
+    uint32_t kv_head = head / (op->n_heads / op->n_kv_heads);
+    struct softmax_state st = {-INFINITY, 0.0f};
+    memset(y, 0, op->head_dim * sizeof *y);
+    for (uint32_t page = 0; page * SEQUENCE_PAGE <= position; page++) {
+        uint32_t left = position + 1 - page * SEQUENCE_PAGE;
+        uint32_t count = left < SEQUENCE_PAGE ? left : SEQUENCE_PAGE;
+        const void *keys = sequence_keys(seq, kv, page, kv_head);
+        const void *values = sequence_values(seq, kv, page, kv_head);
+        if (seq->layout->kv_type == KV_F16)
+            t->k->attention_block_f16(q, keys, values, count, op->head_dim, op->scale, &st, y);
+        else
+            t->k->attention_block_f32(q, keys, values, count, op->head_dim, op->scale, &st, y);
+    }
+    t->k->scale(y, 1.0f / st.sum, op->head_dim, y);
+}
+
+void cpu_attention(const struct task *t, const struct node *node)
+{
+    const struct op_attention *op = &node->u.attention;
+    const float *q = BUF(t, op->q);
+    float *y = BUF(t, op->y);
+    /* Later rows see more positions: threads take them in turns, not in halves. */
+    uint32_t n = N_ROWS(t, op->q) * op->n_heads;
+    for (uint32_t i = t->thread; i < n; i += t->n_threads) {
+        uint32_t row = i / op->n_heads;
+        const struct batch_segment *s = segment_of(t->be->batch, row);
+        size_t at = (size_t)i * op->head_dim;
+        attend(t, op, s->sequence, s->sequence->position + (row - s->first), i % op->n_heads,
+               q + at, y + at);
+    }
+}
+
+void cpu_sigmoid_gate(const struct task *t, const struct node *node)
+{
+    const struct op_sigmoid_gate *op = &node->u.sigmoid_gate;
+    const float *x = BUF(t, op->x);
+    const float *gate = BUF(t, op->gate);
+    float *y = BUF(t, op->y);
+    size_t width = WIDTH(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->sigmoid_gate(x + r * width, gate + r * width, (uint32_t)width, y + r * width);
+}

@@ -1,0 +1,129 @@
+/* Ops of the gated DeltaNet layer. Recurrent state is read from the committed copy, written to
+ * next. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu_internal.h"
+
+/*
+ * Row t of the convolution's window over [state rows; batch rows], t counted from the oldest state
+ * row.
+ */
+static const float *window_row(const float *state, const float *x, uint32_t n_state, uint32_t i,
+                               size_t channels)
+{
+    return i < n_state ? state + i * channels : x + (i - n_state) * channels;
+}
+
+static void conv_rows(const struct task *t, const struct op_conv *op, const float *state,
+                      const float *x, uint32_t begin, uint32_t end, float *y)
+{
+    size_t channels = WIDTH(t, op->x);
+    const float *rows[CONV_MAX_WIDTH];
+    for (uint32_t r = begin; r < end; r++) {
+        for (uint32_t j = 0; j < op->width; j++)
+            rows[j] = window_row(state, x, op->width - 1, r + j, channels);
+        t->k->conv_silu(rows, WT(t, op->w)->values, op->width, (uint32_t)channels,
+                        y + r * channels);
+    }
+}
+
+/* The last width - 1 rows of [state; batch rows] become the state. */
+static void conv_next(const struct op_conv *op, const float *state, const float *x, uint32_t count,
+                      size_t channels, float *next)
+{
+    uint32_t keep = op->width - 1;
+    for (uint32_t j = 0; j < keep; j++)
+        memcpy(next + j * channels, window_row(state, x, keep, count + j, channels),
+               channels * sizeof *next);
+}
+
+void cpu_conv(const struct task *t, const struct node *node)
+{
+    const struct op_conv *op = &node->u.conv;
+    size_t channels = WIDTH(t, op->x);
+    uint32_t index = STATE_INDEX(t, op->state);
+    for (uint32_t i = 0; i < t->be->batch->n_segments; i++) {
+        const struct batch_segment *s = &t->be->batch->segments[i];
+        const float *state = sequence_recurrent(s->sequence, index);
+        const float *x = BUF(t, op->x) + s->first * channels;
+        float *y = BUF(t, op->y) + s->first * channels;
+        uint32_t begin, end;
+        share(t, s->count, 1, &begin, &end);
+        conv_rows(t, op, state, x, begin, end, y);
+        if (i % t->n_threads == t->thread)
+            conv_next(op, state, x, s->count, channels,
+                      sequence_recurrent_next(s->sequence, index));
+    }
+}
+
+void cpu_delta_norm(const struct task *t, const struct node *node)
+{
+    const struct op_delta_norm *op = &node->u.delta_norm;
+    size_t width = WIDTH(t, op->x), dk = op->dk;
+    uint32_t heads = 2 * op->n_k_heads, begin, end;
+    share(t, N_ROWS(t, op->x), 1, &begin, &end);
+    float q_scale = 1.0f / sqrtf((float)op->dk);
+    for (uint32_t r = begin; r < end; r++) {
+        const float *x = BUF(t, op->x) + r * width;
+        float *y = BUF(t, op->y) + r * width;
+        for (uint32_t h = 0; h < heads; h++)
+            t->k->l2_norm(x + h * dk, op->dk, op->eps, h < op->n_k_heads ? q_scale : 1.0f,
+                          y + h * dk);
+        memcpy(y + heads * dk, x + heads * dk, (width - heads * dk) * sizeof *y);
+    }
+}
+
+void cpu_decay_beta(const struct task *t, const struct node *node)
+{
+    const struct op_decay_beta *op = &node->u.decay_beta;
+    size_t heads = WIDTH(t, op->alpha);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->alpha), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->decay_beta(BUF(t, op->alpha) + r * heads, BUF(t, op->beta) + r * heads,
+                         WT(t, op->neg_a)->values, WT(t, op->dt_bias)->values, (uint32_t)heads,
+                         BUF(t, op->g) + r * heads, BUF(t, op->b) + r * heads);
+}
+
+/* All tokens of a segment through one head, in order. */
+static void delta_head(const struct task *t, const struct op_delta_net *op,
+                       const struct batch_segment *s, uint32_t head, uint32_t index)
+{
+    size_t dk = op->dk, dv = op->dv, n = dk * dv, width = WIDTH(t, op->x);
+    uint32_t k_head = head / (op->n_v_heads / op->n_k_heads);
+    const float *committed = sequence_recurrent(s->sequence, index) + head * n;
+    float *state = sequence_recurrent_next(s->sequence, index) + head * n;
+    memcpy(state, committed, n * sizeof *state);
+    for (uint32_t r = s->first; r < s->first + s->count; r++) {
+        const float *row = BUF(t, op->x) + r * width;
+        const float *q = row + k_head * dk;
+        const float *k = row + (op->n_k_heads + k_head) * dk;
+        const float *v = row + 2 * op->n_k_heads * dk + head * dv;
+        float g = BUF(t, op->g)[(size_t)r * op->n_v_heads + head];
+        float b = BUF(t, op->b)[(size_t)r * op->n_v_heads + head];
+        t->k->delta_step(state, q, k, v, g, b, op->dk, op->dv,
+                         BUF(t, op->y) + ((size_t)r * op->n_v_heads + head) * dv);
+    }
+}
+
+void cpu_delta_net(const struct task *t, const struct node *node)
+{
+    const struct op_delta_net *op = &node->u.delta_net;
+    uint32_t index = STATE_INDEX(t, op->state);
+    uint32_t n = t->be->batch->n_segments * op->n_v_heads, begin, end;
+    share(t, n, 1, &begin, &end);
+    for (uint32_t i = begin; i < end; i++)
+        delta_head(t, op, &t->be->batch->segments[i / op->n_v_heads], i % op->n_v_heads, index);
+}
+
+void cpu_gated_norm(const struct task *t, const struct node *node)
+{
+    const struct op_gated_norm *op = &node->u.gated_norm;
+    const float *w = WT(t, op->w)->values;
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->x) * (WIDTH(t, op->x) / op->dv), 1, &begin, &end);
+    for (size_t i = begin; i < end; i++)
+        t->k->gated_rms_norm(BUF(t, op->x) + i * op->dv, BUF(t, op->z) + i * op->dv, w, op->dv,
+                             op->eps, BUF(t, op->y) + i * op->dv);
+}

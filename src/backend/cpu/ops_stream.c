@@ -1,0 +1,87 @@
+/* Ops of the residual stream: embedding, norms, projections, additions, selection of rows. */
+#include <string.h>
+
+#include "backend/cpu/cpu_internal.h"
+
+void cpu_embed(const struct task *t, const struct node *node)
+{
+    const struct op_embed *op = &node->u.embed;
+    const struct wmat *table = &WT(t, op->table)->matrix;
+    const int32_t *ids = BUF_I32(t, op->ids);
+    float *y = BUF(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (uint32_t r = begin; r < end; r++)
+        t->k->dequant_row[table->type](table, (uint32_t)ids[r], y + (size_t)r * table->cols);
+}
+
+void cpu_rms_norm(const struct task *t, const struct node *node)
+{
+    const struct op_rms_norm *op = &node->u.rms_norm;
+    const float *x = BUF(t, op->x);
+    const float *w = WT(t, op->w)->values;
+    float *y = BUF(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->x) * (WIDTH(t, op->x) / op->dim), 1, &begin, &end);
+    for (size_t i = begin; i < end; i++)
+        t->k->rms_norm(x + i * op->dim, w, op->dim, op->eps, y + i * op->dim);
+}
+
+/* The input in int8, once for all projections that follow each other and share it. */
+static void quantize_input(const struct task *t, const float *x, uint32_t n, uint32_t cols)
+{
+    struct act8 *a = &t->be->act_dense;
+    if (t->thread == 0) a->cols = cols;
+    uint32_t begin, end;
+    share(t, n, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        size_t group = r * cols / ACT8_GROUP;
+        t->k->quantize_act8(x + r * cols, cols, a->q + r * cols, a->scale + group, a->sum + group);
+    }
+    pool_barrier(t->be->pool);
+}
+
+enum { ROW_GRAIN = 16 };
+
+void cpu_matmul(const struct task *t, const struct node *node)
+{
+    const struct op_matmul *op = &node->u.matmul;
+    const struct wmat *w = &WT(t, op->w)->matrix;
+    const float *x = BUF(t, op->x);
+    float *y = BUF(t, op->y);
+    uint32_t n = N_ROWS(t, op->x), begin, end;
+    share(t, w->rows, ROW_GRAIN, &begin, &end);
+    enum node_mode mode = t->be->node_mode[node - t->be->graph->nodes.items];
+    if (mode == NODE_QUANTIZE) quantize_input(t, x, n, w->cols);
+    if (begin == end) return;
+    if (mode == NODE_F32)
+        t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch_of(t));
+    else
+        t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense, 0, n, y, w->rows, scratch_of(t));
+}
+
+void cpu_residual_add(const struct task *t, const struct node *node)
+{
+    const struct op_residual_add *op = &node->u.residual_add;
+    const float *a = BUF(t, op->stream);
+    const float *b = BUF(t, op->delta);
+    float *y = BUF(t, op->y);
+    size_t width = WIDTH(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->add(a + r * width, b + r * width, (uint32_t)width, y + r * width);
+}
+
+void cpu_select_rows(const struct task *t, const struct node *node)
+{
+    const struct op_select_rows *op = &node->u.select_rows;
+    const float *x = BUF(t, op->x);
+    const int32_t *rows = BUF_I32(t, op->rows);
+    float *y = BUF(t, op->y);
+    size_t width = WIDTH(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        memcpy(y + r * width, x + (size_t)rows[r] * width, width * sizeof *y);
+}
