@@ -1,0 +1,217 @@
+/* Opening an engine: files, model, state layout, backend, tokenizer; and what it says of itself. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/layout.h"
+#include "base/bits.h"
+#include "engine/internal.h"
+#include "token/tokenizer.h"
+
+enum {
+    DEFAULT_BATCH = 512,
+    MAX_BATCH = 1 << 16,
+    MAX_THREADS = 1024,
+    TAIL_BYTES = 16 << 20, /* logits of one run of the tail */
+};
+
+void sluice_engine_options_default(struct sluice_engine_options *options)
+{
+    *options = (struct sluice_engine_options){.size = sizeof *options};
+}
+
+static enum sluice_status take_options(struct sluice_engine *e,
+                                       const struct sluice_engine_options *options,
+                                       struct sluice_error *err)
+{
+    struct sluice_engine_options *o = &e->options;
+    sluice_engine_options_default(o);
+    if (options) memcpy(o, options, min_size(options->size, sizeof *o));
+    if (o->n_threads == 0) o->n_threads = thread_cores();
+    if (o->max_batch_tokens == 0) o->max_batch_tokens = DEFAULT_BATCH;
+    if (o->n_threads > MAX_THREADS)
+        return err_set(err, SLUICE_E_ARGUMENT, "%u threads were asked for; at most %d are possible",
+                       o->n_threads, MAX_THREADS);
+    if (o->max_batch_tokens > MAX_BATCH)
+        return err_set(err, SLUICE_E_ARGUMENT, "a batch of %u tokens was asked for; at most %d fit",
+                       o->max_batch_tokens, MAX_BATCH);
+    if (o->precision != SLUICE_FAST && o->precision != SLUICE_EXACT)
+        return err_set(err, SLUICE_E_ARGUMENT, "precision %d is neither fast nor exact",
+                       (int)o->precision);
+    e->log = (struct log){o->log, o->log_user};
+    return SLUICE_OK;
+}
+
+/* SLUICE_CPU narrows what the processor offers, for tests. */
+static enum sluice_status take_features(struct sluice_engine *e, uint32_t *features,
+                                        struct sluice_error *err)
+{
+    const char *mask = getenv("SLUICE_CPU");
+    *features = cpu_detect();
+    if (!cpu_mask(mask, features))
+        return err_set(err, SLUICE_E_ARGUMENT, "SLUICE_CPU is '%s', which names no instruction set",
+                       mask);
+    cpu_describe(*features, e->cpu_text, sizeof e->cpu_text);
+    return SLUICE_OK;
+}
+
+static uint32_t tail_rows(const struct sluice_engine *e)
+{
+    size_t rows = TAIL_BYTES / sizeof(float) / e->model.vocab_size;
+    return (uint32_t)min_size(max_size(rows, 1), e->options.max_batch_tokens);
+}
+
+static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_error *err)
+{
+    bool exact = e->options.precision == SLUICE_EXACT;
+    const struct model *m = &e->model;
+    uint32_t features;
+    TRY(take_features(e, &features, err));
+    TRY(layout_from_graph(&e->layout, &m->graph, exact ? KV_F32 : KV_F16, err));
+    e->max_outputs = tail_rows(e);
+    struct cpu_options o = {.n_threads = e->options.n_threads,
+                            .features = features,
+                            .int8 = !exact,
+                            .dims = {e->options.max_batch_tokens, e->max_outputs},
+                            .share_buffers = true};
+    TRY(cpu_open(&e->backend, &m->graph, m->weights, &o, err));
+    if (m->rope_freqs.id && !cpu_bind_borrowed(e->backend, m->rope_freqs.id, m->rope_values))
+        return err_set(err, SLUICE_E_INTERNAL, "the rope frequencies have no buffer");
+    return SLUICE_OK;
+}
+
+static void open_tokenizer(struct sluice_engine *e)
+{
+    enum sluice_status status = tokenizer_open(e->path, &e->tokenizer, &e->tokenizer_error);
+    if (status == SLUICE_OK) return;
+    log_write(&e->log, SLUICE_LOG_INFO, "no tokenizer: %s", e->tokenizer_error.message);
+}
+
+static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_error *err)
+{
+    struct model_options options = {
+        .keep_hidden = e->options.keep_hidden, .n_picks = e->options.top_k_experts, .log = &e->log};
+    TRY(checkpoint_open(&e->checkpoint, e->path, err));
+    TRY(model_init(&e->model, &e->checkpoint, &options, err));
+    TRY(open_backend(e, err));
+    open_tokenizer(e);
+    return SLUICE_OK;
+}
+
+enum sluice_status sluice_engine_open(sluice_engine **engine, const char *path,
+                                      const struct sluice_engine_options *options,
+                                      struct sluice_error *err)
+{
+    *engine = NULL;
+    struct sluice_engine *e = calloc(1, sizeof *e);
+    if (!e) return err_nomem(err, "engine", sizeof *e);
+    pthread_mutex_init(&e->run_lock, NULL);
+    e->path = strdup(path);
+    enum sluice_status status = e->path ? SLUICE_OK : err_nomem(err, "engine", strlen(path));
+    if (status == SLUICE_OK) status = take_options(e, options, err);
+    if (status == SLUICE_OK) status = open_parts(e, err);
+    if (status != SLUICE_OK) sluice_engine_close(&e);
+    *engine = e;
+    return status;
+}
+
+void sluice_engine_close(sluice_engine **engine)
+{
+    struct sluice_engine *e = *engine;
+    if (!e) return;
+    *engine = NULL;
+    cpu_close(&e->backend);
+    layout_release(&e->layout);
+    model_release(&e->model);
+    checkpoint_release(&e->checkpoint);
+    tokenizer_close(e->tokenizer);
+    pthread_mutex_destroy(&e->run_lock);
+    free(e->segments);
+    free(e->path);
+    free(e);
+}
+
+void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *info)
+{
+    const struct model *m = &e->model;
+    struct sluice_engine_info full = {
+        .size = info->size,
+        .architecture = m->architecture,
+        .path = e->path,
+        .vocab_size = m->vocab_size,
+        .hidden_size = m->hidden_size,
+        .n_layers = m->n_layers,
+        .n_experts = m->n_experts,
+        .n_experts_used = m->n_picks,
+        .trained_context = m->trained_context,
+        .n_threads = e->options.n_threads,
+        .precision = e->options.precision,
+        .cpu_features = e->cpu_text,
+        .n_parameters = m->n_parameters,
+        .dense_bytes = m->dense_bytes,
+        .expert_bytes = m->expert_bytes,
+        .bytes_per_expert = m->bytes_per_expert,
+        .kv_bytes_per_token = layout_kv_bytes_per_token(&e->layout),
+        .recurrent_bytes = layout_recurrent_bytes(&e->layout),
+        .scratch_bytes = cpu_scratch_bytes(e->backend),
+        .skipped_bytes = m->skipped_bytes,
+        .converted_bytes = m->converted_bytes,
+    };
+    memcpy(info, &full, min_size(info->size, sizeof full));
+}
+
+size_t sluice_engine_tensor_count(const sluice_engine *e)
+{
+    return e->checkpoint.n_tensors;
+}
+
+enum sluice_status sluice_engine_get_tensor(const sluice_engine *e, size_t index,
+                                            struct sluice_tensor_info *info)
+{
+    static const char *const kinds[] = {[TENSOR_UNCLAIMED] = "unused",
+                                        [TENSOR_DENSE] = "dense",
+                                        [TENSOR_EXPERT] = "expert",
+                                        [TENSOR_SKIPPED] = "skipped"};
+    if (index >= e->checkpoint.n_tensors) return SLUICE_E_ARGUMENT;
+    const struct tensor *t = &e->checkpoint.tensors[index];
+    struct sluice_tensor_info full = {.size = info->size,
+                                      .name = t->name,
+                                      .dtype = dtype_name(t->dtype),
+                                      .rank = t->rank,
+                                      .bytes = t->bytes,
+                                      .file = checkpoint_file_name(&e->checkpoint, t),
+                                      .offset = t->offset,
+                                      .kind = kinds[e->model.tensor_kind[index]]};
+    memcpy(full.shape, t->shape, sizeof full.shape);
+    memcpy(info, &full, min_size(info->size, sizeof full));
+    return SLUICE_OK;
+}
+
+const sluice_tokenizer *sluice_engine_tokenizer(const sluice_engine *e)
+{
+    return e->tokenizer;
+}
+
+enum sluice_status sluice_engine_tokenizer_status(const sluice_engine *e, struct sluice_error *err)
+{
+    if (e->tokenizer) return SLUICE_OK;
+    if (err) *err = e->tokenizer_error;
+    return e->tokenizer_error.code;
+}
+
+bool sluice_engine_is_eos(const sluice_engine *e, int32_t id)
+{
+    for (uint32_t i = 0; i < e->model.n_eos; i++)
+        if (e->model.eos[i] == id) return true;
+    return false;
+}
+
+void sluice_engine_get_stats(const sluice_engine *engine, struct sluice_stats *stats)
+{
+    /* The lock is state of the engine, not part of what const promises. */
+    struct sluice_engine *e = (struct sluice_engine *)(uintptr_t)engine;
+    pthread_mutex_lock(&e->run_lock);
+    struct sluice_stats full = e->stats;
+    pthread_mutex_unlock(&e->run_lock);
+    full.size = stats->size;
+    memcpy(stats, &full, min_size(stats->size, sizeof full));
+}

@@ -1,0 +1,254 @@
+/*
+ * Evaluation: the segments of a call are cut into batches that fit the plan. A batch takes the next
+ * tokens of every segment that still has some; the body of the graph runs once a batch, the tail
+ * once for each group of rows whose logits are wanted.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/clock.h"
+#include "engine/internal.h"
+
+void sluice_eval_options_default(struct sluice_eval_options *options)
+{
+    *options = (struct sluice_eval_options){.size = sizeof *options};
+}
+
+/* A call in progress. */
+struct call {
+    struct sluice_engine *e;
+    const struct sluice_segment *segments;
+    size_t n_segments;
+    struct sluice_eval_options options;
+    float *logits;
+    size_t *done;      /* per segment: ids evaluated */
+    size_t *first_id;  /* per segment: its place among all ids of the call */
+    size_t *first_row; /* per segment: its place among all logit rows */
+    size_t total, total_done;
+    struct sluice_error *err;
+};
+
+static enum sluice_status check_segment(const struct call *c, size_t i)
+{
+    const struct sluice_segment *s = &c->segments[i];
+    const struct model *m = &c->e->model;
+    if (s->n_ids == 0) return err_set(c->err, SLUICE_E_ARGUMENT, "segment %zu has no tokens", i);
+    if (s->n_logits > s->n_ids)
+        return err_set(c->err, SLUICE_E_ARGUMENT,
+                       "segment %zu asks for logits of %zu tokens, but has %zu", i, s->n_logits,
+                       s->n_ids);
+    if (s->session->engine != c->e)
+        return err_set(c->err, SLUICE_E_ARGUMENT, "segment %zu: its session is of another engine",
+                       i);
+    if (s->session->in_call)
+        return err_set(c->err, SLUICE_E_ARGUMENT, "segment %zu: its session is in the call twice",
+                       i);
+    for (size_t t = 0; t < s->n_ids; t++)
+        if (s->ids[t] < 0 || (uint32_t)s->ids[t] >= m->vocab_size)
+            return err_set(c->err, SLUICE_E_ARGUMENT,
+                           "id %d at position %zu is outside the vocabulary of %u", s->ids[t], t,
+                           m->vocab_size);
+    const struct sequence *seq = &s->session->sequence;
+    if (s->n_ids > seq->n_ctx - seq->position)
+        return err_set(c->err, SLUICE_E_CONTEXT_FULL,
+                       "the context of %u tokens is full: it holds %u and %zu more were given",
+                       seq->n_ctx, seq->position, s->n_ids);
+    return SLUICE_OK;
+}
+
+static enum sluice_status check_call(const struct call *c)
+{
+    enum sluice_status status = SLUICE_OK;
+    size_t n = 0;
+    if (c->options.hidden && !c->e->options.keep_hidden)
+        return err_set(c->err, SLUICE_E_STATE,
+                       "hidden states were asked for, but the engine was opened without "
+                       "keep_hidden");
+    for (; n < c->n_segments && status == SLUICE_OK; n++) {
+        status = check_segment(c, n);
+        if (status == SLUICE_OK) c->segments[n].session->in_call = true;
+    }
+    for (size_t i = 0; i < c->n_segments; i++)
+        if (c->segments[i].session->engine == c->e) c->segments[i].session->in_call = false;
+    return status;
+}
+
+static enum sluice_status alloc_call(struct call *c)
+{
+    struct sluice_engine *e = c->e;
+    c->done = calloc(3 * c->n_segments + 1, sizeof *c->done);
+    if (!c->done) return err_nomem(c->err, "evaluation", c->n_segments);
+    c->first_id = c->done + c->n_segments;
+    c->first_row = c->first_id + c->n_segments;
+    size_t rows = 0;
+    for (size_t i = 0; i < c->n_segments; i++) {
+        c->first_id[i] = c->total;
+        c->first_row[i] = rows;
+        c->total += c->segments[i].n_ids;
+        rows += c->segments[i].n_logits;
+    }
+    if (c->n_segments <= e->segments_cap) return SLUICE_OK;
+    struct batch_segment *grown = realloc(e->segments, c->n_segments * sizeof *grown);
+    if (!grown) return err_nomem(c->err, "evaluation", c->n_segments);
+    e->segments = grown;
+    e->segments_cap = (uint32_t)c->n_segments;
+    return SLUICE_OK;
+}
+
+/*
+ * Takes the next tokens of each segment while there is room; fills the ids. owner[i] becomes the
+ * segment of the call behind the batch's segment i.
+ */
+static enum sluice_status next_piece(const struct call *c, struct batch *batch, size_t *owner)
+{
+    struct sluice_engine *e = c->e;
+    int32_t *ids = cpu_buffer(e->backend, e->model.token_ids.id);
+    uint32_t room = e->options.max_batch_tokens;
+    *batch = (struct batch){.segments = e->segments};
+    for (size_t i = 0; i < c->n_segments && batch->n_tokens < room; i++) {
+        const struct sluice_segment *s = &c->segments[i];
+        size_t left = s->n_ids - c->done[i];
+        if (c->options.chunk) left = min_size(left, c->options.chunk);
+        uint32_t count = (uint32_t)min_size(left, room - batch->n_tokens);
+        if (count == 0) continue;
+        TRY(sequence_reserve(&s->session->sequence, count, c->err));
+        memcpy(ids + batch->n_tokens, s->ids + c->done[i], count * sizeof *ids);
+        e->segments[batch->n_segments] =
+            (struct batch_segment){&s->session->sequence, batch->n_tokens, count};
+        owner[batch->n_segments++] = i;
+        batch->n_tokens += count;
+    }
+    return SLUICE_OK;
+}
+
+/* Copies the kept residual streams of the batch's rows to where the caller wants them. */
+static void copy_hidden(const struct call *c, const struct batch *batch, const size_t *owner)
+{
+    const struct model *m = &c->e->model;
+    size_t width = m->hidden_size;
+    for (uint32_t l = 0; l < m->n_layers; l++) {
+        const float *x = cpu_buffer(c->e->backend, m->hidden[l].id);
+        float *out = c->options.hidden + l * c->total * width;
+        for (uint32_t i = 0; i < batch->n_segments; i++) {
+            const struct batch_segment *s = &batch->segments[i];
+            size_t row = c->first_id[owner[i]] + c->done[owner[i]];
+            memcpy(out + row * width, x + s->first * width, s->count * width * sizeof *out);
+        }
+    }
+}
+
+/* Where the results of a row of the tail go; NULL: not wanted. */
+struct tail_row {
+    float *logits, *normed;
+};
+
+static void run_tail(const struct call *c, struct batch *batch, const struct tail_row *to)
+{
+    struct sluice_engine *e = c->e;
+    const struct model *m = &e->model;
+    if (batch->n_outputs == 0) return;
+    cpu_run(e->backend, batch, m->tail_node, (uint32_t)m->graph.nodes.n);
+    const float *logits = cpu_buffer(e->backend, m->logits.id);
+    const float *normed = cpu_buffer(e->backend, m->tail_normed.id);
+    for (size_t i = 0; i < batch->n_outputs; i++) {
+        if (to[i].logits)
+            memcpy(to[i].logits, logits + i * m->vocab_size, m->vocab_size * sizeof *logits);
+        if (to[i].normed)
+            memcpy(to[i].normed, normed + i * m->hidden_size, m->hidden_size * sizeof *normed);
+        e->stats.logit_rows += to[i].logits != NULL;
+    }
+    batch->n_outputs = 0;
+}
+
+/* The tail over the wanted rows of the batch, in groups that fit. */
+static void run_tails(const struct call *c, struct batch *batch, const size_t *owner,
+                      struct tail_row *to)
+{
+    struct sluice_engine *e = c->e;
+    const struct model *m = &e->model;
+    int32_t *rows = cpu_buffer(e->backend, m->output_rows.id);
+    float *last =
+        c->options.hidden ? c->options.hidden + m->n_layers * c->total * m->hidden_size : NULL;
+    for (uint32_t i = 0; i < batch->n_segments; i++) {
+        const struct sluice_segment *s = &c->segments[owner[i]];
+        for (uint32_t t = 0; t < batch->segments[i].count; t++) {
+            size_t at = c->done[owner[i]] + t; /* among the segment's ids */
+            bool wanted = at + s->n_logits >= s->n_ids;
+            if (!wanted && !last) continue;
+            size_t row = c->first_row[owner[i]] + (at + s->n_logits - s->n_ids);
+            to[batch->n_outputs] = (struct tail_row){
+                wanted && c->logits ? c->logits + row * m->vocab_size : NULL,
+                last ? last + (c->first_id[owner[i]] + at) * m->hidden_size : NULL};
+            rows[batch->n_outputs++] = (int32_t)(batch->segments[i].first + t);
+            if (batch->n_outputs == e->max_outputs) run_tail(c, batch, to);
+        }
+    }
+    run_tail(c, batch, to);
+}
+
+static void commit(struct call *c, const struct batch *batch, const size_t *owner)
+{
+    for (uint32_t i = 0; i < batch->n_segments; i++) {
+        const struct batch_segment *s = &batch->segments[i];
+        sequence_commit(s->sequence, s->count);
+        c->done[owner[i]] += s->count;
+        c->total_done += s->count;
+    }
+    c->e->stats.evaluations++;
+    c->e->stats.tokens += batch->n_tokens;
+}
+
+static enum sluice_status run_call(struct call *c, size_t *owner, struct tail_row *to)
+{
+    while (c->total_done < c->total) {
+        struct batch batch;
+        TRY(next_piece(c, &batch, owner));
+        cpu_run(c->e->backend, &batch, 0, c->e->model.tail_node);
+        if (c->options.hidden) copy_hidden(c, &batch, owner);
+        run_tails(c, &batch, owner, to);
+        commit(c, &batch, owner);
+        if (c->options.progress) c->options.progress(c->options.user, c->total_done, c->total);
+        if (c->total_done < c->total && c->options.cancelled &&
+            c->options.cancelled(c->options.user))
+            return err_set(c->err, SLUICE_E_CANCELLED, "cancelled after %zu of %zu tokens",
+                           c->total_done, c->total);
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status locked_eval(struct call *c)
+{
+    size_t *owner = NULL;
+    struct tail_row *to = NULL;
+    TRY(check_call(c));
+    enum sluice_status status = alloc_call(c);
+    if (status == SLUICE_OK) {
+        owner = calloc(c->n_segments + 1, sizeof *owner);
+        to = calloc(c->e->max_outputs, sizeof *to);
+        status =
+            owner && to ? run_call(c, owner, to) : err_nomem(c->err, "evaluation", c->n_segments);
+    }
+    free(owner);
+    free(to);
+    free(c->done);
+    return status;
+}
+
+enum sluice_status sluice_eval(sluice_engine *engine, const struct sluice_segment *segments,
+                               size_t n_segments, const struct sluice_eval_options *options,
+                               float *logits, struct sluice_error *err)
+{
+    struct call c = {
+        .e = engine, .segments = segments, .n_segments = n_segments, .logits = logits, .err = err};
+    sluice_eval_options_default(&c.options);
+    if (options) memcpy(&c.options, options, min_size(options->size, sizeof c.options));
+    if (n_segments == 0) return err_set(err, SLUICE_E_ARGUMENT, "the call has no segments");
+    pthread_mutex_lock(&engine->run_lock);
+    uint64_t start = clock_ns();
+    enum sluice_status status = locked_eval(&c);
+    engine->stats.eval_ns += clock_ns() - start;
+    engine->stats.expert_uses = cpu_expert_uses(engine->backend);
+    pthread_mutex_unlock(&engine->run_lock);
+    return status;
+}

@@ -1,0 +1,65 @@
+/* Sessions: one timeline each. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "engine/internal.h"
+
+enum { DEFAULT_CTX = 4096, MAX_CTX = 1 << 24 };
+
+void sluice_session_options_default(struct sluice_session_options *options)
+{
+    *options = (struct sluice_session_options){.size = sizeof *options};
+}
+
+enum sluice_status sluice_session_open(sluice_session **session, sluice_engine *engine,
+                                       const struct sluice_session_options *options,
+                                       struct sluice_error *err)
+{
+    *session = NULL;
+    struct sluice_session_options o;
+    sluice_session_options_default(&o);
+    if (options) memcpy(&o, options, min_size(options->size, sizeof o));
+    uint32_t n_ctx = o.n_ctx ? o.n_ctx : min_u32(engine->model.trained_context, DEFAULT_CTX);
+    if (n_ctx > MAX_CTX)
+        return err_set(err, SLUICE_E_ARGUMENT, "a context of %u tokens was asked for; at most %d",
+                       n_ctx, MAX_CTX);
+    if (n_ctx > engine->model.trained_context)
+        log_write(&engine->log, SLUICE_LOG_WARNING,
+                  "a context of %u tokens is more than the %u the model was trained for", n_ctx,
+                  engine->model.trained_context);
+    struct sluice_session *s = calloc(1, sizeof *s);
+    if (!s) return err_nomem(err, "session", sizeof *s);
+    s->engine = engine;
+    enum sluice_status status = sequence_init(&s->sequence, &engine->layout, n_ctx, err);
+    if (status != SLUICE_OK) {
+        free(s);
+        return status;
+    }
+    *session = s;
+    return SLUICE_OK;
+}
+
+void sluice_session_close(sluice_session **session)
+{
+    struct sluice_session *s = *session;
+    if (!s) return;
+    *session = NULL;
+    sequence_release(&s->sequence);
+    free(s);
+}
+
+void sluice_session_reset(sluice_session *session)
+{
+    sequence_reset(&session->sequence);
+}
+
+uint32_t sluice_session_position(const sluice_session *session)
+{
+    return session->sequence.position;
+}
+
+uint32_t sluice_session_capacity(const sluice_session *session)
+{
+    return session->sequence.n_ctx;
+}
