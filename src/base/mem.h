@@ -2,6 +2,7 @@
 #ifndef SLUICE_BASE_MEM_H
 #define SLUICE_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { MEM_ALIGN = 64 };
@@ -9,5 +10,12 @@ enum { MEM_ALIGN = 64 };
 /* Zeroed memory at a multiple of MEM_ALIGN; bytes 0 gives a valid pointer. NULL: out of memory. */
 void *mem_alloc(size_t bytes);
 void mem_free(void *p);
+
+/*
+ * A zeroed range of addresses whose pages take memory when they are first touched; bytes 0 gives
+ * NULL and true. False: refused.
+ */
+bool mem_reserve(size_t bytes, void **out);
+void mem_unreserve(void *p, size_t bytes);
 
 #endif

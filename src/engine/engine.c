@@ -125,7 +125,7 @@ void sluice_engine_close(sluice_engine **engine)
     checkpoint_release(&e->checkpoint);
     tokenizer_close(e->tokenizer);
     pthread_mutex_destroy(&e->run_lock);
-    free(e->segments);
+    call_memory_free(&e->call_memory);
     free(e->path);
     free(e);
 }

@@ -15,6 +15,30 @@ void sluice_eval_options_default(struct sluice_eval_options *options)
     *options = (struct sluice_eval_options){.size = sizeof *options};
 }
 
+/* Where a segment of the call stands. */
+struct call_segment {
+    size_t done;      /* ids evaluated */
+    size_t first_id;  /* its place among all ids of the call */
+    size_t first_row; /* its place among all logit rows */
+};
+
+/* Where the results of a row of the tail go; NULL: not wanted. */
+struct tail_row {
+    float *logits, *normed;
+};
+
+/*
+ * Memory of calls, kept by the engine and grown when a call has more segments than any before, so
+ * that decoding allocates nothing.
+ */
+struct call_memory {
+    size_t cap;
+    struct call_segment *at;
+    struct batch_segment *segments;
+    size_t *owner;         /* segment of the call behind the batch's segment i */
+    struct tail_row *tail; /* per row of the tail */
+};
+
 /* A call in progress. */
 struct call {
     struct sluice_engine *e;
@@ -22,10 +46,9 @@ struct call {
     size_t n_segments;
     struct sluice_eval_options options;
     float *logits;
-    size_t *done;      /* per segment: ids evaluated */
-    size_t *first_id;  /* per segment: its place among all ids of the call */
-    size_t *first_row; /* per segment: its place among all logit rows */
+    struct call_segment *at; /* per segment */
     size_t total, total_done;
+    struct call_memory *memory;
     struct sluice_error *err;
 };
 
@@ -74,56 +97,79 @@ static enum sluice_status check_call(const struct call *c)
     return status;
 }
 
-static enum sluice_status alloc_call(struct call *c)
+void call_memory_free(struct call_memory **memory)
+{
+    struct call_memory *m = *memory;
+    if (!m) return;
+    *memory = NULL;
+    free(m->at);
+    free(m->segments);
+    free(m->owner);
+    free(m->tail);
+    free(m);
+}
+
+static struct call_memory *call_memory_new(size_t n_segments, size_t tail_rows)
+{
+    struct call_memory *m = calloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->cap = n_segments;
+    m->at = calloc(n_segments, sizeof *m->at);
+    m->segments = calloc(n_segments, sizeof *m->segments);
+    m->owner = calloc(n_segments, sizeof *m->owner);
+    m->tail = calloc(tail_rows, sizeof *m->tail);
+    if (!m->at || !m->segments || !m->owner || !m->tail) call_memory_free(&m);
+    return m;
+}
+
+static enum sluice_status prepare_call(struct call *c)
 {
     struct sluice_engine *e = c->e;
-    c->done = calloc(3 * c->n_segments + 1, sizeof *c->done);
-    if (!c->done) return err_nomem(c->err, "evaluation", c->n_segments);
-    c->first_id = c->done + c->n_segments;
-    c->first_row = c->first_id + c->n_segments;
+    if (!e->call_memory || e->call_memory->cap < c->n_segments) {
+        struct call_memory *grown = call_memory_new(c->n_segments, e->max_outputs);
+        if (!grown) return err_nomem(c->err, "evaluation", c->n_segments);
+        call_memory_free(&e->call_memory);
+        e->call_memory = grown;
+    }
+    c->memory = e->call_memory;
+    c->at = c->memory->at;
     size_t rows = 0;
     for (size_t i = 0; i < c->n_segments; i++) {
-        c->first_id[i] = c->total;
-        c->first_row[i] = rows;
+        c->at[i] = (struct call_segment){.first_id = c->total, .first_row = rows};
         c->total += c->segments[i].n_ids;
         rows += c->segments[i].n_logits;
     }
-    if (c->n_segments <= e->segments_cap) return SLUICE_OK;
-    struct batch_segment *grown = realloc(e->segments, c->n_segments * sizeof *grown);
-    if (!grown) return err_nomem(c->err, "evaluation", c->n_segments);
-    e->segments = grown;
-    e->segments_cap = (uint32_t)c->n_segments;
     return SLUICE_OK;
 }
 
 /*
- * Takes the next tokens of each segment while there is room; fills the ids. owner[i] becomes the
- * segment of the call behind the batch's segment i.
+ * Takes the next tokens of each segment while there is room; fills the ids. c->memory->owner[i]
+ * becomes the segment of the call behind the batch's segment i.
  */
-static enum sluice_status next_piece(const struct call *c, struct batch *batch, size_t *owner)
+static enum sluice_status next_piece(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
     int32_t *ids = cpu_buffer(e->backend, e->model.token_ids.id);
     uint32_t room = e->options.max_batch_tokens;
-    *batch = (struct batch){.segments = e->segments};
+    *batch = (struct batch){.segments = c->memory->segments};
     for (size_t i = 0; i < c->n_segments && batch->n_tokens < room; i++) {
         const struct sluice_segment *s = &c->segments[i];
-        size_t left = s->n_ids - c->done[i];
+        size_t left = s->n_ids - c->at[i].done;
         if (c->options.chunk) left = min_size(left, c->options.chunk);
         uint32_t count = (uint32_t)min_size(left, room - batch->n_tokens);
         if (count == 0) continue;
         TRY(sequence_reserve(&s->session->sequence, count, c->err));
-        memcpy(ids + batch->n_tokens, s->ids + c->done[i], count * sizeof *ids);
-        e->segments[batch->n_segments] =
+        memcpy(ids + batch->n_tokens, s->ids + c->at[i].done, count * sizeof *ids);
+        batch->segments[batch->n_segments] =
             (struct batch_segment){&s->session->sequence, batch->n_tokens, count};
-        owner[batch->n_segments++] = i;
+        c->memory->owner[batch->n_segments++] = i;
         batch->n_tokens += count;
     }
     return SLUICE_OK;
 }
 
 /* Copies the kept residual streams of the batch's rows to where the caller wants them. */
-static void copy_hidden(const struct call *c, const struct batch *batch, const size_t *owner)
+static void copy_hidden(const struct call *c, const struct batch *batch)
 {
     const struct model *m = &c->e->model;
     size_t width = m->hidden_size;
@@ -132,18 +178,13 @@ static void copy_hidden(const struct call *c, const struct batch *batch, const s
         float *out = c->options.hidden + l * c->total * width;
         for (uint32_t i = 0; i < batch->n_segments; i++) {
             const struct batch_segment *s = &batch->segments[i];
-            size_t row = c->first_id[owner[i]] + c->done[owner[i]];
+            size_t row = c->at[c->memory->owner[i]].first_id + c->at[c->memory->owner[i]].done;
             memcpy(out + row * width, x + s->first * width, s->count * width * sizeof *out);
         }
     }
 }
 
-/* Where the results of a row of the tail go; NULL: not wanted. */
-struct tail_row {
-    float *logits, *normed;
-};
-
-static void run_tail(const struct call *c, struct batch *batch, const struct tail_row *to)
+static void run_tail(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
     const struct model *m = &e->model;
@@ -152,18 +193,19 @@ static void run_tail(const struct call *c, struct batch *batch, const struct tai
     const float *logits = cpu_buffer(e->backend, m->logits.id);
     const float *normed = cpu_buffer(e->backend, m->tail_normed.id);
     for (size_t i = 0; i < batch->n_outputs; i++) {
-        if (to[i].logits)
-            memcpy(to[i].logits, logits + i * m->vocab_size, m->vocab_size * sizeof *logits);
-        if (to[i].normed)
-            memcpy(to[i].normed, normed + i * m->hidden_size, m->hidden_size * sizeof *normed);
-        e->stats.logit_rows += to[i].logits != NULL;
+        if (c->memory->tail[i].logits)
+            memcpy(c->memory->tail[i].logits, logits + i * m->vocab_size,
+                   m->vocab_size * sizeof *logits);
+        if (c->memory->tail[i].normed)
+            memcpy(c->memory->tail[i].normed, normed + i * m->hidden_size,
+                   m->hidden_size * sizeof *normed);
+        e->stats.logit_rows += c->memory->tail[i].logits != NULL;
     }
     batch->n_outputs = 0;
 }
 
 /* The tail over the wanted rows of the batch, in groups that fit. */
-static void run_tails(const struct call *c, struct batch *batch, const size_t *owner,
-                      struct tail_row *to)
+static void run_tails(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
     const struct model *m = &e->model;
@@ -171,43 +213,43 @@ static void run_tails(const struct call *c, struct batch *batch, const size_t *o
     float *last =
         c->options.hidden ? c->options.hidden + m->n_layers * c->total * m->hidden_size : NULL;
     for (uint32_t i = 0; i < batch->n_segments; i++) {
-        const struct sluice_segment *s = &c->segments[owner[i]];
+        const struct sluice_segment *s = &c->segments[c->memory->owner[i]];
         for (uint32_t t = 0; t < batch->segments[i].count; t++) {
-            size_t at = c->done[owner[i]] + t; /* among the segment's ids */
+            size_t at = c->at[c->memory->owner[i]].done + t; /* among the segment's ids */
             bool wanted = at + s->n_logits >= s->n_ids;
             if (!wanted && !last) continue;
-            size_t row = c->first_row[owner[i]] + (at + s->n_logits - s->n_ids);
-            to[batch->n_outputs] = (struct tail_row){
+            size_t row = c->at[c->memory->owner[i]].first_row + (at + s->n_logits - s->n_ids);
+            c->memory->tail[batch->n_outputs] = (struct tail_row){
                 wanted && c->logits ? c->logits + row * m->vocab_size : NULL,
-                last ? last + (c->first_id[owner[i]] + at) * m->hidden_size : NULL};
+                last ? last + (c->at[c->memory->owner[i]].first_id + at) * m->hidden_size : NULL};
             rows[batch->n_outputs++] = (int32_t)(batch->segments[i].first + t);
-            if (batch->n_outputs == e->max_outputs) run_tail(c, batch, to);
+            if (batch->n_outputs == e->max_outputs) run_tail(c, batch);
         }
     }
-    run_tail(c, batch, to);
+    run_tail(c, batch);
 }
 
-static void commit(struct call *c, const struct batch *batch, const size_t *owner)
+static void commit(struct call *c, const struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->n_segments; i++) {
         const struct batch_segment *s = &batch->segments[i];
         sequence_commit(s->sequence, s->count);
-        c->done[owner[i]] += s->count;
+        c->at[c->memory->owner[i]].done += s->count;
         c->total_done += s->count;
     }
     c->e->stats.evaluations++;
     c->e->stats.tokens += batch->n_tokens;
 }
 
-static enum sluice_status run_call(struct call *c, size_t *owner, struct tail_row *to)
+static enum sluice_status run_call(struct call *c)
 {
     while (c->total_done < c->total) {
         struct batch batch;
-        TRY(next_piece(c, &batch, owner));
+        TRY(next_piece(c, &batch));
         cpu_run(c->e->backend, &batch, 0, c->e->model.tail_node);
-        if (c->options.hidden) copy_hidden(c, &batch, owner);
-        run_tails(c, &batch, owner, to);
-        commit(c, &batch, owner);
+        if (c->options.hidden) copy_hidden(c, &batch);
+        run_tails(c, &batch);
+        commit(c, &batch);
         if (c->options.progress) c->options.progress(c->options.user, c->total_done, c->total);
         if (c->total_done < c->total && c->options.cancelled &&
             c->options.cancelled(c->options.user))
@@ -219,20 +261,9 @@ static enum sluice_status run_call(struct call *c, size_t *owner, struct tail_ro
 
 static enum sluice_status locked_eval(struct call *c)
 {
-    size_t *owner = NULL;
-    struct tail_row *to = NULL;
     TRY(check_call(c));
-    enum sluice_status status = alloc_call(c);
-    if (status == SLUICE_OK) {
-        owner = calloc(c->n_segments + 1, sizeof *owner);
-        to = calloc(c->e->max_outputs, sizeof *to);
-        status =
-            owner && to ? run_call(c, owner, to) : err_nomem(c->err, "evaluation", c->n_segments);
-    }
-    free(owner);
-    free(to);
-    free(c->done);
-    return status;
+    TRY(prepare_call(c));
+    return run_call(c);
 }
 
 enum sluice_status sluice_eval(sluice_engine *engine, const struct sluice_segment *segments,

@@ -9,6 +9,8 @@
 #include "model/model.h"
 #include "state/sequence.h"
 
+struct call_memory;
+
 struct sluice_engine {
     struct sluice_engine_options options;
     struct log log;
@@ -21,9 +23,8 @@ struct sluice_engine {
     uint32_t max_outputs; /* rows of the tail in one run */
     struct sluice_tokenizer *tokenizer;
     struct sluice_error tokenizer_error;
-    pthread_mutex_t run_lock; /* one evaluation at a time; also guards stats and batch */
-    struct batch_segment *segments;
-    uint32_t segments_cap;
+    pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
+    struct call_memory *call_memory;
     struct sluice_stats stats;
 };
 
@@ -32,5 +33,8 @@ struct sluice_session {
     struct sequence sequence;
     bool in_call; /* guarded by run_lock: part of the call being checked */
 };
+
+/* eval.c */
+void call_memory_free(struct call_memory **memory);
 
 #endif

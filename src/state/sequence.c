@@ -69,22 +69,25 @@ enum sluice_status sequence_init(struct sequence *seq, const struct state_layout
                                  uint32_t n_ctx, struct sluice_error *err)
 {
     *seq = (struct sequence){.layout = layout, .n_ctx = n_ctx};
-    size_t max_pages = div_up_u32(n_ctx, SEQUENCE_PAGE);
-    size_t bytes = 0;
-    seq->pages = calloc(max_pages + 1, sizeof *seq->pages);
-    if (mul_size(layout->recurrent_floats, sizeof(float), &bytes)) {
-        seq->recurrent[0] = mem_alloc(bytes);
-        seq->recurrent[1] = mem_alloc(bytes);
+    size_t state_bytes, bytes = 0;
+    bool ok = mul_size(layout->recurrent_floats, sizeof(float), &state_bytes) &&
+              mul_size(div_up_u32(n_ctx, SEQUENCE_PAGE), layout->page_bytes, &bytes);
+    if (ok) {
+        void *pages = NULL;
+        seq->recurrent[0] = mem_alloc(state_bytes);
+        seq->recurrent[1] = mem_alloc(state_bytes);
+        ok = seq->recurrent[0] && seq->recurrent[1] && mem_reserve(bytes, &pages);
+        seq->pages = pages;
+        seq->pages_bytes = bytes;
     }
-    if (seq->pages && seq->recurrent[0] && seq->recurrent[1]) return SLUICE_OK;
+    if (ok) return SLUICE_OK;
     sequence_release(seq);
-    return err_nomem(err, "session", 2 * bytes);
+    return err_nomem(err, "session", bytes);
 }
 
 void sequence_release(struct sequence *seq)
 {
-    for (uint32_t i = 0; i < seq->n_pages; i++) mem_free(seq->pages[i]);
-    free(seq->pages);
+    mem_unreserve(seq->pages, seq->pages_bytes);
     mem_free(seq->recurrent[0]);
     mem_free(seq->recurrent[1]);
     *seq = (struct sequence){0};
@@ -103,12 +106,6 @@ enum sluice_status sequence_reserve(struct sequence *seq, uint32_t n, struct slu
         return err_set(err, SLUICE_E_CONTEXT_FULL,
                        "the context of %u tokens is full: it holds %u and %u more were given",
                        seq->n_ctx, seq->position, n);
-    uint32_t want = seq->layout->page_bytes ? div_up_u32(seq->position + n, SEQUENCE_PAGE) : 0;
-    while (seq->n_pages < want) {
-        uint8_t *page = mem_alloc(seq->layout->page_bytes);
-        if (!page) return err_nomem(err, "KV cache", seq->layout->page_bytes);
-        seq->pages[seq->n_pages++] = page;
-    }
     return SLUICE_OK;
 }
 
@@ -122,14 +119,14 @@ void *sequence_keys(const struct sequence *seq, uint32_t kv, uint32_t page, uint
 {
     const struct kv_shape *s = &seq->layout->kv[kv];
     size_t head_bytes = (size_t)SEQUENCE_PAGE * s->head_dim * kv_elem_bytes(seq->layout->kv_type);
-    return seq->pages[page] + s->keys_off + head * head_bytes;
+    return seq->pages + page * seq->layout->page_bytes + s->keys_off + head * head_bytes;
 }
 
 void *sequence_values(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head)
 {
     const struct kv_shape *s = &seq->layout->kv[kv];
     size_t head_bytes = (size_t)SEQUENCE_PAGE * s->head_dim * kv_elem_bytes(seq->layout->kv_type);
-    return seq->pages[page] + s->values_off + head * head_bytes;
+    return seq->pages + page * seq->layout->page_bytes + s->values_off + head * head_bytes;
 }
 
 const float *sequence_recurrent(const struct sequence *seq, uint32_t index)

@@ -41,8 +41,8 @@ struct sequence {
     const struct state_layout *layout;
     uint32_t position; /* tokens held */
     uint32_t n_ctx;    /* most tokens it can hold */
-    uint32_t n_pages;  /* allocated */
-    uint8_t **pages;
+    uint8_t *pages;    /* room for n_ctx positions; memory is taken when a page is touched */
+    size_t pages_bytes;
     float *recurrent[2];
     uint32_t committed; /* which of the two */
 };
@@ -53,7 +53,7 @@ enum sluice_status sequence_init(struct sequence *seq, const struct state_layout
 void sequence_release(struct sequence *seq);
 /* Back to empty; pages are kept. */
 void sequence_reset(struct sequence *seq);
-/* Pages for n more tokens. Errors: CONTEXT_FULL, NOMEM; nothing is lost. */
+/* Checks that n more tokens fit. Errors: CONTEXT_FULL. */
 enum sluice_status sequence_reserve(struct sequence *seq, uint32_t n, struct sluice_error *err);
 /* The step that evaluated n tokens is part of the sequence. */
 void sequence_commit(struct sequence *seq, uint32_t n);
