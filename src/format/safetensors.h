@@ -1,0 +1,40 @@
+/*
+ * The header of a safetensors file (https://huggingface.co/docs/safetensors): eight bytes of
+ * length, a JSON object of tensors, then the data. Pure: works on bytes, reads no file.
+ */
+#ifndef SLUICE_FORMAT_SAFETENSORS_H
+#define SLUICE_FORMAT_SAFETENSORS_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "format/dtype.h"
+
+enum { TENSOR_MAX_RANK = 8 };
+
+struct safetensors_entry {
+    const char *name; /* NUL-terminated, in the arena */
+    enum dtype dtype;
+    uint32_t rank;
+    uint64_t shape[TENSOR_MAX_RANK];
+    uint64_t offset; /* of the first byte, from the start of the file */
+    uint64_t bytes;
+};
+
+struct safetensors_header {
+    struct safetensors_entry *entries; /* in order of offset */
+    size_t n_entries;
+    const char *format; /* __metadata__.format ("pt", "mlx"), or "" */
+    uint64_t data_offset;
+};
+
+/*
+ * Parses the header. head holds the first bytes of a file of file_bytes (at least the whole header;
+ * more is ignored). Entries live in arena. Checks that every tensor lies in the file, that its
+ * bytes equal shape x dtype, that no two overlap and that names are unique. Errors: FORMAT,
+ * UNSUPPORTED (unknown dtype), NOMEM; messages name file and tensor.
+ */
+enum sluice_status safetensors_parse(struct span head, uint64_t file_bytes, const char *file,
+                                     struct arena *arena, struct safetensors_header *out,
+                                     struct sluice_error *err);
+
+#endif

@@ -1,0 +1,259 @@
+#include "store/checkpoint.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "store/shards.h"
+
+/* Far above any real configuration or index (a few MB). */
+static const uint64_t json_max_bytes = 100000000;
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+    size_t len = strlen(s), n = strlen(suffix);
+    return len >= n && strcmp(s + len - n, suffix) == 0;
+}
+
+static char *path_in_folder(struct checkpoint *cp, const char *name)
+{
+    const char *slash = has_suffix(cp->path, "/") ? "" : "/";
+    return arena_printf(&cp->arena, "%s%s%s", cp->path, slash, name);
+}
+
+/* True for a broken link too, and when memory runs out: opening it then says what is wrong. */
+static bool has_file(struct checkpoint *cp, const char *name)
+{
+    struct stat st;
+    const char *path = path_in_folder(cp, name);
+    return !path || lstat(path, &st) == 0;
+}
+
+static enum sluice_status not_a_folder(const char *path, struct sluice_error *err)
+{
+    if (has_suffix(path, ".gguf"))
+        return err_set(err, SLUICE_E_UNSUPPORTED,
+                       "'%s' is a GGUF file; a folder with config.json and *.safetensors is needed",
+                       path);
+    return err_set(err, SLUICE_E_UNSUPPORTED,
+                   "'%s' is not a folder; give the folder that holds config.json and *.safetensors",
+                   path);
+}
+
+/* Sets cp->path, without trailing slashes. */
+static enum sluice_status find_folder(struct checkpoint *cp, const char *path,
+                                      struct sluice_error *err)
+{
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/') len--;
+    cp->path = arena_copy(&cp->arena, path, len);
+    if (!cp->path) return err_nomem(err, path, len);
+    struct stat st;
+    if (stat(path, &st) == 0) return S_ISDIR(st.st_mode) ? SLUICE_OK : not_a_folder(path, err);
+    if (errno == ENOENT)
+        return err_set(err, SLUICE_E_NOT_FOUND,
+                       "'%s' does not exist; give the folder that holds config.json and "
+                       "*.safetensors",
+                       path);
+    char text[128];
+    const char *reason = strerror_r(errno, text, sizeof text);
+    if (errno == ENOTDIR) return err_set(err, SLUICE_E_NOT_FOUND, "'%s': %s", path, reason);
+    return err_set(err, SLUICE_E_IO, "'%s': %s", path, reason);
+}
+
+/* An object in a file of the folder. NOT_FOUND when there is no such file. */
+static enum sluice_status load_json(struct checkpoint *cp, const char *name, json_t **out,
+                                    struct sluice_error *err)
+{
+    const char *path = path_in_folder(cp, name);
+    if (!path) return err_nomem(err, name, strlen(cp->path));
+    char *text;
+    size_t len;
+    TRY(file_read(path, json_max_bytes, &text, &len, err));
+    enum sluice_status status = json_parse(span_of(text, len), name, out, err);
+    free(text);
+    if (status != SLUICE_OK) return status;
+    status = json_expect_object(*out, name, "", err);
+    if (status == SLUICE_OK) return SLUICE_OK;
+    json_decref(*out);
+    *out = NULL;
+    return status;
+}
+
+static enum sluice_status load_configs(struct checkpoint *cp, struct sluice_error *err)
+{
+    if (!has_file(cp, "config.json") && has_file(cp, "snapshots"))
+        return err_set(err, SLUICE_E_NOT_FOUND,
+                       "'%s' has no config.json; it is the root of a cached repository: give one "
+                       "of the folders in its snapshots folder",
+                       cp->path);
+    enum sluice_status status = load_json(cp, "config.json", &cp->config, err);
+    if (status == SLUICE_E_NOT_FOUND)
+        return err_wrap(err, status, "'%s' is not a model folder", cp->path);
+    if (status != SLUICE_OK) return status;
+    if (!has_file(cp, "generation_config.json")) return SLUICE_OK;
+    return load_json(cp, "generation_config.json", &cp->generation_config, err);
+}
+
+/* *index is the parsed index or NULL. */
+static enum sluice_status find_shards(struct checkpoint *cp, struct shards *shards, json_t **index,
+                                      struct sluice_error *err)
+{
+    *index = NULL;
+    *shards = (struct shards){0};
+    if (!has_file(cp, SHARDS_INDEX_NAME))
+        return shards_from_folder(shards, cp->path, &cp->arena, err);
+    TRY(load_json(cp, SHARDS_INDEX_NAME, index, err));
+    json_t *weight_map = json_object_get(*index, "weight_map");
+    TRY(json_expect_object(weight_map, SHARDS_INDEX_NAME, "weight_map", err));
+    if (json_object_size(weight_map) == 0)
+        return err_set(err, SLUICE_E_FORMAT, SHARDS_INDEX_NAME ": weight_map has no tensors");
+    return shards_from_index(shards, weight_map, &cp->arena, err);
+}
+
+static enum sluice_status map_files(struct checkpoint *cp, const struct shards *shards,
+                                    bool from_index, struct sluice_error *err)
+{
+    cp->files = arena_alloc(&cp->arena, shards->n, sizeof *cp->files);
+    if (!cp->files) return err_nomem(err, cp->path, shards->n * sizeof *cp->files);
+    for (size_t i = 0; i < shards->n; i++) {
+        const char *path = path_in_folder(cp, shards->items[i]);
+        if (!path) return err_nomem(err, shards->items[i], strlen(cp->path));
+        enum sluice_status status = file_map_open(&cp->files[i], path, err);
+        if (status == SLUICE_E_NOT_FOUND && from_index)
+            return err_wrap(err, status,
+                            "'%s', a file that " SHARDS_INDEX_NAME " names, is missing",
+                            shards->items[i]);
+        if (status != SLUICE_OK) return status;
+        cp->n_files = i + 1;
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status parse_headers(struct checkpoint *cp, struct safetensors_header *headers,
+                                        struct sluice_error *err)
+{
+    for (size_t i = 0; i < cp->n_files; i++) {
+        const struct file_map *file = &cp->files[i];
+        TRY(safetensors_parse(span_of(file->data, (size_t)file->bytes), file->bytes,
+                              base_name(file->path), &cp->arena, &headers[i], err));
+        cp->n_tensors += headers[i].n_entries;
+        if (strcmp(headers[i].format, "mlx") == 0) cp->any_mlx = true;
+    }
+    if (cp->n_tensors) return SLUICE_OK;
+    return err_set(err, SLUICE_E_NOT_FOUND, "'%s': its *.safetensors files hold no tensors",
+                   cp->path);
+}
+
+static enum sluice_status add_tensor(struct checkpoint *cp, uint32_t at,
+                                     const struct safetensors_entry *entry, uint32_t file,
+                                     struct sluice_error *err)
+{
+    struct tensor *t = &cp->tensors[at];
+    *t = (struct tensor){.name = entry->name,
+                         .dtype = entry->dtype,
+                         .rank = entry->rank,
+                         .data = cp->files[file].data + entry->offset,
+                         .bytes = entry->bytes,
+                         .file = file,
+                         .offset = entry->offset};
+    memcpy(t->shape, entry->shape, sizeof t->shape);
+    enum map_put put = map_put(&cp->by_name, span_str(t->name), at);
+    if (put == MAP_NEW) return SLUICE_OK;
+    if (put == MAP_NOMEM) return err_nomem(err, "directory of tensors", cp->n_tensors);
+    return err_set(err, SLUICE_E_MISMATCH, "tensor '%s' is in both '%s' and '%s'", t->name,
+                   checkpoint_file_name(cp, checkpoint_find(cp, t->name)),
+                   checkpoint_file_name(cp, t));
+}
+
+static enum sluice_status collect_tensors(struct checkpoint *cp, struct sluice_error *err)
+{
+    struct safetensors_header *headers = arena_alloc(&cp->arena, cp->n_files, sizeof *headers);
+    if (!headers) return err_nomem(err, cp->path, cp->n_files * sizeof *headers);
+    TRY(parse_headers(cp, headers, err));
+    cp->tensors = arena_alloc(&cp->arena, cp->n_tensors, sizeof *cp->tensors);
+    if (!cp->tensors || !map_init(&cp->by_name, cp->n_tensors))
+        return err_nomem(err, "directory of tensors", cp->n_tensors * sizeof *cp->tensors);
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < cp->n_files; i++)
+        for (size_t k = 0; k < headers[i].n_entries; k++)
+            TRY(add_tensor(cp, at++, &headers[i].entries[k], i, err));
+    return SLUICE_OK;
+}
+
+/* Every tensor of the index is in its file, and every tensor of the files is in the index. */
+static enum sluice_status check_index(const struct checkpoint *cp, json_t *weight_map,
+                                      struct sluice_error *err)
+{
+    for (void *it = json_object_iter(weight_map); it; it = json_object_iter_next(weight_map, it)) {
+        const char *name = json_object_iter_key(it);
+        const char *shard = json_string_value(json_object_iter_value(it));
+        const struct tensor *t = checkpoint_find(cp, name);
+        if (!t)
+            return err_set(err, SLUICE_E_MISMATCH,
+                           "tensor '%.256s' is not in '%s', where " SHARDS_INDEX_NAME " puts it",
+                           name, shard);
+        if (strcmp(checkpoint_file_name(cp, t), shard) != 0)
+            return err_set(err, SLUICE_E_MISMATCH,
+                           "tensor '%s' is in '%s', but " SHARDS_INDEX_NAME " puts it in '%s'",
+                           name, checkpoint_file_name(cp, t), shard);
+    }
+    for (size_t i = 0; i < cp->n_tensors; i++)
+        if (!json_object_get(weight_map, cp->tensors[i].name))
+            return err_set(err, SLUICE_E_MISMATCH,
+                           "tensor '%s' of '%s' is not in " SHARDS_INDEX_NAME, cp->tensors[i].name,
+                           checkpoint_file_name(cp, &cp->tensors[i]));
+    return SLUICE_OK;
+}
+
+static enum sluice_status open_weights(struct checkpoint *cp, struct sluice_error *err)
+{
+    struct shards shards;
+    json_t *index;
+    enum sluice_status status = find_shards(cp, &shards, &index, err);
+    if (status == SLUICE_OK) status = map_files(cp, &shards, index != NULL, err);
+    if (status == SLUICE_OK) status = collect_tensors(cp, err);
+    if (status == SLUICE_OK && index)
+        status = check_index(cp, json_object_get(index, "weight_map"), err);
+    shards_release(&shards);
+    json_decref(index);
+    return status;
+}
+
+enum sluice_status checkpoint_open(struct checkpoint *cp, const char *path,
+                                   struct sluice_error *err)
+{
+    *cp = (struct checkpoint){0};
+    enum sluice_status status = find_folder(cp, path, err);
+    if (status == SLUICE_OK) status = load_configs(cp, err);
+    if (status == SLUICE_OK) status = open_weights(cp, err);
+    if (status != SLUICE_OK) checkpoint_release(cp);
+    return status;
+}
+
+void checkpoint_release(struct checkpoint *cp)
+{
+    for (size_t i = 0; i < cp->n_files; i++) file_map_release(&cp->files[i]);
+    map_release(&cp->by_name);
+    json_decref(cp->config);
+    json_decref(cp->generation_config);
+    arena_release(&cp->arena);
+    *cp = (struct checkpoint){0};
+}
+
+const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *name)
+{
+    const uint32_t *at = map_find(&cp->by_name, span_str(name));
+    return at ? &cp->tensors[*at] : NULL;
+}
+
+const char *checkpoint_file_name(const struct checkpoint *cp, const struct tensor *tensor)
+{
+    return base_name(cp->files[tensor->file].path);
+}

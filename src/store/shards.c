@@ -1,0 +1,213 @@
+#include "store/shards.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/array.h"
+#include "base/map.h"
+
+static const char extension[] = ".safetensors";
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t len = strlen(name), n = strlen(end);
+    return len > n && strcmp(name + len - n, end) == 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static enum sluice_status add(struct shards *shards, const char *name, struct arena *arena,
+                              struct sluice_error *err)
+{
+    char *copy = arena_copy(arena, name, strlen(name));
+    if (copy && array_push(shards, copy)) return SLUICE_OK;
+    return err_nomem(err, "list of weight files", (shards->n + 1) * sizeof *shards->items);
+}
+
+static void sort(struct shards *shards)
+{
+    if (shards->n) qsort(shards->items, shards->n, sizeof *shards->items, compare_names);
+}
+
+void shards_release(struct shards *shards)
+{
+    array_release(shards);
+}
+
+/* Files of the folder itself only: an index must not lead anywhere else. */
+static bool is_plain_name(const char *name)
+{
+    return name[0] != '.' && !strchr(name, '/') && ends_with(name, extension);
+}
+
+static enum sluice_status add_from_index(struct shards *shards, json_t *weight_map,
+                                         struct map *seen, struct arena *arena,
+                                         struct sluice_error *err)
+{
+    for (void *it = json_object_iter(weight_map); it; it = json_object_iter_next(weight_map, it)) {
+        const char *tensor = json_object_iter_key(it);
+        const char *name = json_string_value(json_object_iter_value(it));
+        if (!name)
+            return err_set(err, SLUICE_E_FORMAT,
+                           SHARDS_INDEX_NAME ": weight_map entry '%.256s' is no string", tensor);
+        if (!is_plain_name(name))
+            return err_set(err, SLUICE_E_FORMAT,
+                           SHARDS_INDEX_NAME ": tensor '%.160s' is in '%.160s', which is not the "
+                                             "name of a *.safetensors file of the folder",
+                           tensor, name);
+        enum map_put put = map_put(seen, span_str(name), 0);
+        if (put == MAP_NOMEM) return err_nomem(err, SHARDS_INDEX_NAME, seen->cap);
+        if (put == MAP_NEW) TRY(add(shards, name, arena, err));
+    }
+    return SLUICE_OK;
+}
+
+enum sluice_status shards_from_index(struct shards *shards, json_t *weight_map, struct arena *arena,
+                                     struct sluice_error *err)
+{
+    *shards = (struct shards){0};
+    struct map seen;
+    if (!map_init(&seen, 0)) return err_nomem(err, SHARDS_INDEX_NAME, 0);
+    enum sluice_status status = add_from_index(shards, weight_map, &seen, arena, err);
+    map_release(&seen);
+    if (status != SLUICE_OK) shards_release(shards);
+    sort(shards);
+    return status;
+}
+
+/* "name-00001-of-00003.safetensors" taken apart. */
+struct part {
+    int stem; /* bytes before the number */
+    int width, total_width;
+    uint32_t number, total;
+};
+
+/* Reads the digits that end at name[end]; returns where they begin. At most 9 count. */
+static int digits_before(const char *name, int end, uint32_t *value)
+{
+    int begin = end;
+    while (begin > 0 && end - begin < 9 && name[begin - 1] >= '0' && name[begin - 1] <= '9')
+        begin--;
+    *value = 0;
+    for (int i = begin; i < end; i++) *value = *value * 10 + (uint32_t)(name[i] - '0');
+    return begin;
+}
+
+static bool parse_part(const char *name, struct part *part)
+{
+    static const char of[] = "-of-";
+    enum { OF = sizeof of - 1 };
+    int end = (int)(strlen(name) - strlen(extension));
+    int total_at = digits_before(name, end, &part->total);
+    if (total_at == end || total_at < OF || memcmp(name + total_at - OF, of, OF) != 0) return false;
+    part->stem = digits_before(name, total_at - OF, &part->number);
+    part->width = total_at - OF - part->stem;
+    part->total_width = end - total_at;
+    return part->width > 0 && part->number > 0 && part->number <= part->total;
+}
+
+static enum sluice_status require_part(const struct shards *shards, const char *name,
+                                       const struct part *part, uint32_t number, const char *folder,
+                                       struct arena *arena, struct sluice_error *err)
+{
+    char *wanted = arena_printf(arena, "%.*s%0*" PRIu32 "-of-%0*" PRIu32 "%s", part->stem, name,
+                                part->width, number, part->total_width, part->total, extension);
+    if (!wanted) return err_nomem(err, "name of a weight file", strlen(name));
+    if (bsearch(&wanted, shards->items, shards->n, sizeof *shards->items, compare_names))
+        return SLUICE_OK;
+    return err_set(err, SLUICE_E_NOT_FOUND,
+                   "'%s/%s' does not exist, although '%s' does; incomplete download?", folder,
+                   wanted, name);
+}
+
+/* A set is whole when each part's neighbours are there. */
+static enum sluice_status check_parts(const struct shards *shards, const char *folder,
+                                      struct arena *arena, struct sluice_error *err)
+{
+    for (size_t i = 0; i < shards->n; i++) {
+        const char *name = shards->items[i];
+        struct part p;
+        if (!parse_part(name, &p)) continue;
+        if (p.number > 1) TRY(require_part(shards, name, &p, p.number - 1, folder, arena, err));
+        if (p.number < p.total)
+            TRY(require_part(shards, name, &p, p.number + 1, folder, arena, err));
+    }
+    return SLUICE_OK;
+}
+
+/*
+ * model.safetensors alone when it is there, as the folder's other files are then other forms of
+ * the same weights. Else all but the reference outputs that test models carry.
+ */
+static void choose(struct shards *shards)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < shards->n; i++) {
+        char *name = shards->items[i];
+        if (strcmp(name, "model.safetensors") == 0) {
+            shards->items[0] = name;
+            shards->n = 1;
+            return;
+        }
+        if (strcmp(name, "reference.safetensors") != 0) shards->items[n++] = name;
+    }
+    if (n > 0) shards->n = n;
+}
+
+static bool is_other_format(const char *name)
+{
+    return ends_with(name, ".gguf") || ends_with(name, ".bin") || ends_with(name, ".pt") ||
+           ends_with(name, ".pth");
+}
+
+/* Adds the *.safetensors files. *other names a file of weights in a format not read, or is "". */
+static enum sluice_status list_folder(struct shards *shards, DIR *dir, const char *folder,
+                                      char other[256], struct arena *arena,
+                                      struct sluice_error *err)
+{
+    other[0] = '\0';
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (!entry && errno)
+            return err_set(err, SLUICE_E_IO, "'%s': cannot list the folder", folder);
+        if (!entry) return SLUICE_OK;
+        if (is_plain_name(entry->d_name)) TRY(add(shards, entry->d_name, arena, err));
+        if (is_other_format(entry->d_name)) memcpy(other, entry->d_name, strlen(entry->d_name) + 1);
+    }
+}
+
+static enum sluice_status no_weights(const char *folder, const char *other,
+                                     struct sluice_error *err)
+{
+    if (other[0])
+        return err_set(err, SLUICE_E_NOT_FOUND,
+                       "'%s' has no *.safetensors file; weights like '%s' are not read", folder,
+                       other);
+    return err_set(err, SLUICE_E_NOT_FOUND,
+                   "'%s' has config.json but no *.safetensors file; incomplete download?", folder);
+}
+
+enum sluice_status shards_from_folder(struct shards *shards, const char *folder,
+                                      struct arena *arena, struct sluice_error *err)
+{
+    *shards = (struct shards){0};
+    DIR *dir = opendir(folder);
+    if (!dir) return err_set(err, SLUICE_E_IO, "'%s': cannot list the folder", folder);
+    char other[256];
+    enum sluice_status status = list_folder(shards, dir, folder, other, arena, err);
+    closedir(dir);
+    if (status == SLUICE_OK) {
+        choose(shards);
+        sort(shards);
+        status =
+            shards->n ? check_parts(shards, folder, arena, err) : no_weights(folder, other, err);
+    }
+    if (status != SLUICE_OK) shards_release(shards);
+    return status;
+}
