@@ -84,6 +84,13 @@ enum sluice_precision {
 
 enum sluice_log_level { SLUICE_LOG_WARNING = 0, SLUICE_LOG_INFO = 1, SLUICE_LOG_DEBUG = 2 };
 
+enum sluice_io {
+    SLUICE_IO_AUTO = 0,  /* io_uring where it works, else pread */
+    SLUICE_IO_URING = 1, /* io_uring or an error */
+    SLUICE_IO_PREAD = 2, /* a pool of threads that call pread */
+    SLUICE_IO_MMAP = 3,  /* no expert store: experts are mapped and the page cache decides */
+};
+
 /* Receives one line of text without newline. May be called from the thread inside a call. */
 typedef void sluice_log_fn(void *user, enum sluice_log_level level, const char *message);
 
@@ -96,6 +103,15 @@ struct sluice_engine_options {
     uint32_t top_k_experts;          /* experts per token instead of the model's; 0: the model's */
     sluice_log_fn *log;              /* NULL: silent */
     void *log_user;
+    uint64_t ram_bytes; /* most memory for everything; 0: what the system and cgroup have to give */
+    uint32_t n_slots;   /* expert slots, instead of what ram_bytes leaves; 0: off */
+    enum sluice_io io;  /* how experts are read; default SLUICE_IO_AUTO */
+    uint32_t queue_depth; /* reads in flight; 0: 32 */
+    bool preload;         /* fill the expert slots at open */
+    uint32_t plan_ctx;    /* tokens of context the memory plan keeps room for; 0: the default */
+    /* Told how far reading weights at open has come; NULL: not wanted. */
+    void (*load_progress)(void *user, uint64_t done, uint64_t total);
+    void *load_user;
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
@@ -118,21 +134,32 @@ struct sluice_engine_info {
     uint32_t vocab_size;
     uint32_t hidden_size;
     uint32_t n_layers;
-    uint32_t n_experts;          /* routed experts per MoE layer */
-    uint32_t n_experts_used;     /* experts per token */
-    uint32_t trained_context;    /* max_position_embeddings */
+    uint32_t n_experts;       /* routed experts per MoE layer */
+    uint32_t n_experts_used;  /* experts per token */
+    uint32_t trained_context; /* max_position_embeddings */
     uint32_t n_threads;
     enum sluice_precision precision;
-    const char *cpu_features;    /* what the kernels use, "avx2 fma avx512 ..." */
+    const char *cpu_features; /* what the kernels use, "avx2 fma avx512 ..." */
     uint64_t n_parameters;
-    uint64_t dense_bytes;        /* weights every token reads, as stored */
-    uint64_t expert_bytes;       /* routed experts, as stored */
-    uint64_t bytes_per_expert;   /* the largest one */
+    uint64_t dense_bytes;      /* weights every token reads, as stored */
+    uint64_t expert_bytes;     /* routed experts, as stored */
+    uint64_t bytes_per_expert; /* the largest one */
     uint64_t kv_bytes_per_token;
-    uint64_t recurrent_bytes;    /* per session, whatever its length */
-    uint64_t scratch_bytes;      /* activations of one batch of max_batch_tokens */
-    uint64_t skipped_bytes;      /* tensors of the files that text needs not (vision, MTP) */
-    uint64_t converted_bytes;    /* norms and other small tensors kept as f32 */
+    uint64_t recurrent_bytes;     /* per session, whatever its length */
+    uint64_t scratch_bytes;       /* activations of one batch of max_batch_tokens */
+    uint64_t skipped_bytes;       /* tensors of the files that text needs not (vision, MTP) */
+    uint64_t converted_bytes;     /* norms and other small tensors kept as f32 */
+    bool mapped;                  /* no expert store: the page cache decides */
+    uint64_t plan_bytes;          /* the whole plan: everything below and above that is held */
+    uint64_t resident_bytes;      /* dense weights in memory of the engine's own */
+    uint64_t slot_bytes;          /* expert slots */
+    uint64_t session_bytes;       /* KV and recurrent state the plan keeps room for */
+    uint64_t overhead_bytes;      /* program, tokenizer, I/O, tables */
+    uint64_t smallest_plan_bytes; /* the least ram_bytes that works */
+    uint32_t n_slots;
+    const char *io_engine; /* "io_uring", "pread" or "mmap" */
+    const char *io_note;   /* what was refused and why, or "" */
+    bool io_direct;        /* reads bypass the page cache */
 };
 
 SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
@@ -140,15 +167,15 @@ SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
 
 /* One tensor of the checkpoint, in file order. */
 struct sluice_tensor_info {
-    uint32_t size;       /* sizeof of this struct, set by the caller */
+    uint32_t size; /* sizeof of this struct, set by the caller */
     const char *name;
     const char *dtype;
     uint32_t rank;
     uint64_t shape[8];
     uint64_t bytes;
     const char *file;
-    uint64_t offset;     /* of the first byte in the file */
-    const char *kind;    /* "dense", "expert" or "skipped" */
+    uint64_t offset;  /* of the first byte in the file */
+    const char *kind; /* "dense", "expert" or "skipped" */
 };
 
 SLUICE_API size_t sluice_engine_tensor_count(const sluice_engine *engine);
@@ -194,8 +221,8 @@ struct sluice_segment {
 };
 
 struct sluice_eval_options {
-    uint32_t size;   /* sizeof of this struct, set by _default */
-    uint32_t chunk;  /* cut each segment into pieces of at most this many tokens; 0: no need */
+    uint32_t size;  /* sizeof of this struct, set by _default */
+    uint32_t chunk; /* cut each segment into pieces of at most this many tokens; 0: no need */
     /*
      * Needs keep_hidden: receives f32 [n_layers + 1][all ids of the call][hidden_size]: the
      * embeddings, the output of each layer but the last, and the last one after the final norm.
@@ -272,9 +299,9 @@ struct sluice_text_stream {
  * Bytes that cannot become UTF-8 are emitted as U+FFFD. Special tokens give no text.
  */
 SLUICE_API enum sluice_status sluice_text_stream_push(struct sluice_text_stream *stream,
-                                                      const sluice_tokenizer *tokenizer,
-                                                      int32_t id, char *out, size_t cap,
-                                                      size_t *len, struct sluice_error *err);
+                                                      const sluice_tokenizer *tokenizer, int32_t id,
+                                                      char *out, size_t cap, size_t *len,
+                                                      struct sluice_error *err);
 /* What is pending at the end, as U+FFFD when it is half a character; at most 3 bytes. */
 SLUICE_API size_t sluice_text_stream_finish(struct sluice_text_stream *stream, char out[4]);
 

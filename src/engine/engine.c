@@ -37,6 +37,8 @@ static enum sluice_status take_options(struct sluice_engine *e,
     if (o->precision != SLUICE_FAST && o->precision != SLUICE_EXACT)
         return err_set(err, SLUICE_E_ARGUMENT, "precision %d is neither fast nor exact",
                        (int)o->precision);
+    if (o->io > SLUICE_IO_MMAP)
+        return err_set(err, SLUICE_E_ARGUMENT, "I/O engine %d is unknown", (int)o->io);
     e->log = (struct log){o->log, o->log_user};
     return SLUICE_OK;
 }
@@ -92,9 +94,9 @@ static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_erro
         .keep_hidden = e->options.keep_hidden, .n_picks = e->options.top_k_experts, .log = &e->log};
     TRY(checkpoint_open(&e->checkpoint, e->path, err));
     TRY(model_init(&e->model, &e->checkpoint, &options, err));
-    TRY(open_backend(e, err));
     open_tokenizer(e);
-    return SLUICE_OK;
+    TRY(open_backend(e, err));
+    return memory_open(e, err);
 }
 
 enum sluice_status sluice_engine_open(sluice_engine **engine, const char *path,
@@ -120,6 +122,8 @@ void sluice_engine_close(sluice_engine **engine)
     if (!e) return;
     *engine = NULL;
     cpu_close(&e->backend);
+    store_close(&e->store);
+    resident_release(&e->resident);
     layout_release(&e->layout);
     model_release(&e->model);
     checkpoint_release(&e->checkpoint);
@@ -128,6 +132,26 @@ void sluice_engine_close(sluice_engine **engine)
     call_memory_free(&e->call_memory);
     free(e->path);
     free(e);
+}
+
+static void describe_memory(const struct sluice_engine *e, struct sluice_engine_info *info)
+{
+    const struct memory_plan *p = &e->plan;
+    info->mapped = p->mapped;
+    info->plan_bytes = memory_plan_total(p);
+    info->resident_bytes = p->resident;
+    info->slot_bytes = p->slots;
+    info->session_bytes = p->session;
+    info->overhead_bytes = p->overhead;
+    info->smallest_plan_bytes = p->smallest;
+    info->io_engine = "mmap";
+    info->io_note = "";
+    if (!e->store) return;
+    const struct reader_info *io = store_reader_info(e->store);
+    info->n_slots = store_slots(e->store);
+    info->io_engine = io->engine;
+    info->io_note = io->reason;
+    info->io_direct = io->direct;
 }
 
 void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *info)
@@ -156,6 +180,7 @@ void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *i
         .skipped_bytes = m->skipped_bytes,
         .converted_bytes = m->converted_bytes,
     };
+    describe_memory(e, &full);
     memcpy(info, &full, min_size(info->size, sizeof full));
 }
 
@@ -211,6 +236,14 @@ void sluice_engine_get_stats(const sluice_engine *engine, struct sluice_stats *s
     struct sluice_engine *e = (struct sluice_engine *)(uintptr_t)engine;
     pthread_mutex_lock(&e->run_lock);
     struct sluice_stats full = e->stats;
+    if (e->store) {
+        struct store_stats io;
+        store_get_stats(e->store, &io);
+        full.expert_hits = io.hits;
+        full.expert_misses = io.misses;
+        full.bytes_read = io.bytes_read;
+        full.wait_ns = io.wait_ns;
+    }
     pthread_mutex_unlock(&e->run_lock);
     full.size = stats->size;
     memcpy(stats, &full, min_size(stats->size, sizeof full));

@@ -184,12 +184,12 @@ static void copy_hidden(const struct call *c, const struct batch *batch)
     }
 }
 
-static void run_tail(const struct call *c, struct batch *batch)
+static enum sluice_status run_tail(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
     const struct model *m = &e->model;
-    if (batch->n_outputs == 0) return;
-    cpu_run(e->backend, batch, m->tail_node, (uint32_t)m->graph.nodes.n);
+    if (batch->n_outputs == 0) return SLUICE_OK;
+    TRY(cpu_run(e->backend, batch, m->tail_node, (uint32_t)m->graph.nodes.n, c->err));
     const float *logits = cpu_buffer(e->backend, m->logits.id);
     const float *normed = cpu_buffer(e->backend, m->tail_normed.id);
     for (size_t i = 0; i < batch->n_outputs; i++) {
@@ -202,10 +202,11 @@ static void run_tail(const struct call *c, struct batch *batch)
         e->stats.logit_rows += c->memory->tail[i].logits != NULL;
     }
     batch->n_outputs = 0;
+    return SLUICE_OK;
 }
 
 /* The tail over the wanted rows of the batch, in groups that fit. */
-static void run_tails(const struct call *c, struct batch *batch)
+static enum sluice_status run_tails(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
     const struct model *m = &e->model;
@@ -223,10 +224,10 @@ static void run_tails(const struct call *c, struct batch *batch)
                 wanted && c->logits ? c->logits + row * m->vocab_size : NULL,
                 last ? last + (c->at[c->memory->owner[i]].first_id + at) * m->hidden_size : NULL};
             rows[batch->n_outputs++] = (int32_t)(batch->segments[i].first + t);
-            if (batch->n_outputs == e->max_outputs) run_tail(c, batch);
+            if (batch->n_outputs == e->max_outputs) TRY(run_tail(c, batch));
         }
     }
-    run_tail(c, batch);
+    return run_tail(c, batch);
 }
 
 static void commit(struct call *c, const struct batch *batch)
@@ -246,9 +247,9 @@ static enum sluice_status run_call(struct call *c)
     while (c->total_done < c->total) {
         struct batch batch;
         TRY(next_piece(c, &batch));
-        cpu_run(c->e->backend, &batch, 0, c->e->model.tail_node);
+        TRY(cpu_run(c->e->backend, &batch, 0, c->e->model.tail_node, c->err));
         if (c->options.hidden) copy_hidden(c, &batch);
-        run_tails(c, &batch);
+        TRY(run_tails(c, &batch));
         commit(c, &batch);
         if (c->options.progress) c->options.progress(c->options.user, c->total_done, c->total);
         if (c->total_done < c->total && c->options.cancelled &&

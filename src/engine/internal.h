@@ -8,8 +8,19 @@
 #include "base/log.h"
 #include "model/model.h"
 #include "state/sequence.h"
+#include "store/expert_store.h"
+#include "store/resident.h"
 
 struct call_memory;
+
+/* Where the bytes of the budget go. */
+struct memory_plan {
+    uint64_t budget;
+    uint64_t overhead; /* program, tokenizer, directory of tensors, tables */
+    uint64_t scratch, session, resident, slots;
+    uint64_t smallest; /* the least budget that works */
+    bool mapped;
+};
 
 struct sluice_engine {
     struct sluice_engine_options options;
@@ -20,7 +31,10 @@ struct sluice_engine {
     struct model model;
     struct state_layout layout;
     struct cpu_backend *backend;
-    uint32_t max_outputs; /* rows of the tail in one run */
+    struct memory_plan plan;
+    struct resident resident;
+    struct expert_store *store; /* NULL: experts are mapped */
+    uint32_t max_outputs;       /* rows of the tail in one run */
     struct sluice_tokenizer *tokenizer;
     struct sluice_error tokenizer_error;
     pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
@@ -28,11 +42,17 @@ struct sluice_engine {
     struct sluice_stats stats;
 };
 
+enum { SESSION_DEFAULT_CTX = 4096 };
+
 struct sluice_session {
     struct sluice_engine *engine;
     struct sequence sequence;
     bool in_call; /* guarded by run_lock: part of the call being checked */
 };
+
+/* memory.c: plans the budget, then reads dense weights and opens the store. */
+enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err);
+uint64_t memory_plan_total(const struct memory_plan *plan);
 
 /* eval.c */
 void call_memory_free(struct call_memory **memory);

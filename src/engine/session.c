@@ -5,7 +5,7 @@
 #include "base/bits.h"
 #include "engine/internal.h"
 
-enum { DEFAULT_CTX = 4096, MAX_CTX = 1 << 24 };
+enum { MAX_CTX = 1 << 24 };
 
 void sluice_session_options_default(struct sluice_session_options *options)
 {
@@ -20,7 +20,8 @@ enum sluice_status sluice_session_open(sluice_session **session, sluice_engine *
     struct sluice_session_options o;
     sluice_session_options_default(&o);
     if (options) memcpy(&o, options, min_size(options->size, sizeof o));
-    uint32_t n_ctx = o.n_ctx ? o.n_ctx : min_u32(engine->model.trained_context, DEFAULT_CTX);
+    uint32_t n_ctx =
+        o.n_ctx ? o.n_ctx : min_u32(engine->model.trained_context, SESSION_DEFAULT_CTX);
     if (n_ctx > MAX_CTX)
         return err_set(err, SLUICE_E_ARGUMENT, "a context of %u tokens was asked for; at most %d",
                        n_ctx, MAX_CTX);

@@ -90,6 +90,7 @@ size_t graph_dump(const struct graph *g, char *out, size_t cap)
 {
     struct text t = {out, cap, 0};
     uint32_t layer = UINT32_MAX;
+    if (cap) out[0] = '\0';
     for (size_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
         if (node->layer != layer) {

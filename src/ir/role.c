@@ -69,7 +69,7 @@ enum rows role_rows(enum role role)
 
 bool role_converts(enum role have, enum role want)
 {
-    if (have == want) return have != ROLE_NONE;
+    if (have == want) return have != ROLE_NONE && have != ROLE_UNIONS;
     for (size_t i = 0; i < sizeof conversions / sizeof conversions[0]; i++)
         if (conversions[i].to == want && conversions[i].from == have) return true;
     return false;
@@ -87,7 +87,7 @@ enum weight_kind weight_role_kind(enum weight_role role)
 
 bool weight_role_converts(enum weight_role have, enum weight_role want)
 {
-    if (have == want) return have != WEIGHT_NONE;
+    if (have == want) return have != WEIGHT_NONE && have != WEIGHT_UNIONS_;
     for (size_t i = 0; i < sizeof weight_conversions / sizeof weight_conversions[0]; i++)
         if (weight_conversions[i].to == want && weight_conversions[i].from == have) return true;
     return false;

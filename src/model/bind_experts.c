@@ -99,7 +99,9 @@ enum sluice_status bind_experts(struct binder *b, const char *module,
         if (bytes > m->bytes_per_expert) m->bytes_per_expert = bytes;
     }
     m->n_parameters += 3ull * shape.n * shape.inter * shape.hidden;
-    *bank = (struct expert_bank){shape.n, views};
+    *bank = (struct expert_bank){
+        .index = m->n_banks, .layer = decl->layer, .n_experts = shape.n, .experts = views};
+    m->banks[m->n_banks++] = bank;
     out->bank = bank;
     return SLUICE_OK;
 }

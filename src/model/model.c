@@ -112,6 +112,7 @@ static enum sluice_status describe(struct model *m, const struct checkpoint *cp,
     TRY(json_get_u32_or(&text, "max_position_embeddings", 1, UINT32_MAX, 4096, &m->trained_context,
                         err));
     TRY(read_tied(&top, &text, &b->tied, err));
+    m->tied = b->tied;
     TRY(quant_read(&b->quant, &top, err));
     TRY(b->arch->build(m, &text, options, err));
     return read_eos(m, cp, &top, &text, err);
@@ -127,8 +128,10 @@ enum sluice_status model_init(struct model *m, const struct checkpoint *cp,
     if (status == SLUICE_OK) {
         m->weights = arena_alloc(&m->arena, m->graph.weights.n, sizeof *m->weights);
         m->tensor_kind = arena_alloc(&m->arena, cp->n_tensors, sizeof *m->tensor_kind);
-        status = m->weights && m->tensor_kind ? bind_weights(&b)
-                                              : err_nomem(err, "model", m->graph.weights.n);
+        m->banks = arena_alloc(&m->arena, m->graph.weights.n, sizeof *m->banks);
+        status = m->weights && m->tensor_kind && m->banks
+                     ? bind_weights(&b)
+                     : err_nomem(err, "model", m->graph.weights.n);
     }
     if (status != SLUICE_OK) model_release(m);
     return status;

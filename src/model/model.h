@@ -30,6 +30,7 @@ struct model {
     uint32_t n_experts, n_picks;
     int32_t eos[MODEL_MAX_EOS];
     uint32_t n_eos;
+    bool tied; /* the head is the embedding */
 
     struct graph graph;
     uint32_t tail_node; /* first node of the tail: select_rows, norm, head */
@@ -42,7 +43,9 @@ struct model {
     buf_logits logits;
     buf_stream *hidden; /* keep_hidden: [n_layers], the input of each layer */
 
-    struct weight_data *weights;   /* per weight of the graph */
+    struct weight_data *weights; /* per weight of the graph */
+    const struct expert_bank **banks;
+    uint32_t n_banks;
     enum tensor_kind *tensor_kind; /* per tensor of the checkpoint */
 
     uint64_t n_parameters;

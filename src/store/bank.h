@@ -1,6 +1,6 @@
 /*
- * A bank: the routed experts of one layer, wherever their bytes lie. Here they are mapped, and the
- * page cache decides what is in memory.
+ * A bank: the routed experts of one layer, and where their bytes lie. Views point into mapped
+ * files; the expert store turns them into extents and gives views of its slots instead.
  */
 #ifndef SLUICE_STORE_BANK_H
 #define SLUICE_STORE_BANK_H
@@ -13,8 +13,10 @@ struct expert_view {
 };
 
 struct expert_bank {
+    uint32_t index; /* among the banks of the model */
+    uint32_t layer; /* for messages */
     uint32_t n_experts;
-    struct expert_view *experts;
+    struct expert_view *experts; /* mapped */
 };
 
 #endif

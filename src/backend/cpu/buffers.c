@@ -55,54 +55,51 @@ bool cpu_bind_borrowed(struct cpu_backend *be, uint32_t id, const void *data)
     return true;
 }
 
-static void *take(struct cpu_backend *be, size_t bytes)
-{
-    void *p = mem_alloc(bytes);
-    if (p) be->total_bytes += bytes;
-    return p;
-}
-
 enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error *err)
 {
     const struct plan *plan = &be->plan;
     be->slots = calloc(plan->n_slots + 1, sizeof *be->slots);
     be->buffers = calloc(plan->n_buffers + 1, sizeof *be->buffers);
     if (!be->slots || !be->buffers) return err_nomem(err, "buffers", plan->n_buffers);
-    for (uint32_t s = 0; s < plan->n_slots; s++) {
-        be->slots[s] = take(be, plan->slot_bytes[s]);
-        if (!be->slots[s]) return err_nomem(err, "activations of a batch", plan->total_bytes);
-    }
+    for (uint32_t s = 0; s < plan->n_slots; s++)
+        if (!mem_reserve(plan->slot_bytes[s], &be->slots[s]))
+            return err_nomem(err, "activations of a batch", plan->total_bytes);
+    be->total_bytes += plan->total_bytes;
     for (uint32_t b = 0; b < plan->n_buffers; b++)
         if (plan->slot[b] != (uint32_t)PLAN_BORROWED) be->buffers[b] = be->slots[plan->slot[b]];
     return SLUICE_OK;
 }
 
-enum sluice_status cpu_alloc_act8(struct act8 *a, uint64_t rows, uint32_t cols, size_t *total,
-                                  struct sluice_error *err)
+enum sluice_status cpu_alloc_act8(struct act8_storage *store, uint64_t rows, uint32_t cols,
+                                  size_t *total, struct sluice_error *err)
 {
+    struct act8 *a = &store->act;
     *a = (struct act8){.cols = cols};
     uint64_t n;
     if (!mul_u64(rows, cols, &n) || n > SIZE_MAX / 8)
         return err_set(err, SLUICE_E_NOMEM, "int8 activations: the batch is too large");
     size_t groups = (size_t)(n / ACT8_GROUP);
-    a->q = mem_alloc((size_t)n);
-    a->scale = mem_alloc(groups * sizeof(float));
-    a->sum = mem_alloc(groups * sizeof(float));
-    if (!a->q || !a->scale || !a->sum) return err_nomem(err, "int8 activations", (size_t)n);
-    *total += (size_t)n + 2 * groups * sizeof(float);
+    size_t scales = align_up(groups * sizeof(float), MEM_ALIGN);
+    size_t bytes = align_up((size_t)n, MEM_ALIGN) + 2 * scales;
+    void *p;
+    if (!mem_reserve(bytes, &p)) return err_nomem(err, "int8 activations", bytes);
+    a->q = p;
+    a->scale = (float *)(void *)((uint8_t *)p + bytes - 2 * scales);
+    a->sum = (float *)(void *)((uint8_t *)p + bytes - scales);
+    store->bytes = bytes;
+    *total += bytes;
     return SLUICE_OK;
 }
 
-static void free_act8(struct act8 *a)
+static void free_act8(struct act8_storage *store)
 {
-    mem_free(a->q);
-    mem_free(a->scale);
-    mem_free(a->sum);
+    mem_unreserve(store->act.q, store->bytes);
 }
 
 void cpu_free_buffers(struct cpu_backend *be)
 {
-    for (uint32_t s = 0; be->slots && s < be->plan.n_slots; s++) mem_free(be->slots[s]);
+    for (uint32_t s = 0; be->slots && s < be->plan.n_slots; s++)
+        mem_unreserve(be->slots[s], be->plan.slot_bytes[s]);
     free(be->slots);
     free(be->buffers);
     free_act8(&be->act_dense);

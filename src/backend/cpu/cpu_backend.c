@@ -75,6 +75,29 @@ static uint8_t bank_flags(const struct expert_bank *bank)
     return flags;
 }
 
+static enum sluice_status alloc_round(struct cpu_backend *be, struct sluice_error *err)
+{
+    uint32_t most = 0;
+    for (size_t w = 0; w < be->graph->weights.n; w++)
+        most = max_u32(most, be->graph->weights.items[w].n_experts);
+    be->round.experts = calloc(most + 1, sizeof *be->round.experts);
+    be->round.active = calloc(most + 1, sizeof *be->round.active);
+    return be->round.experts && be->round.active ? SLUICE_OK : err_nomem(err, "backend", most);
+}
+
+/* The experts op that reads the offsets of a group_picks node tells the bank. */
+static void find_banks(struct cpu_backend *be)
+{
+    const struct graph *g = be->graph;
+    for (uint32_t n = 0, grouped = 0; n < g->nodes.n; n++) {
+        const struct node *node = &g->nodes.items[n];
+        if (node->op == OP_KIND_group_picks) grouped = n;
+        if (node->op != OP_KIND_experts) continue;
+        if (g->nodes.items[grouped].u.group_picks.offsets.id == node->u.experts.offsets.id)
+            be->next_bank[grouped] = be->weights[(node->u.experts.bank.id & 0xfffffu) - 1].bank;
+    }
+}
+
 /* What runs look up: the flags of banks, the places of states. */
 static enum sluice_status prepare_tables(struct cpu_backend *be, struct sluice_error *err)
 {
@@ -82,8 +105,10 @@ static enum sluice_status prepare_tables(struct cpu_backend *be, struct sluice_e
     be->node_mode = calloc(g->nodes.n, 1);
     be->bank_int8 = calloc(g->weights.n + 1, 1);
     be->state_index = calloc(g->states.n + 1, sizeof *be->state_index);
-    if (!be->node_mode || !be->bank_int8 || !be->state_index)
+    be->next_bank = calloc(g->nodes.n, sizeof *be->next_bank);
+    if (!be->node_mode || !be->bank_int8 || !be->state_index || !be->next_bank)
         return err_nomem(err, "backend", g->nodes.n);
+    find_banks(be);
     for (uint32_t w = 0; w < g->weights.n && be->options.int8; w++)
         if (weight_role_kind(g->weights.items[w].role) == WEIGHT_KIND_BANK)
             be->bank_int8[w] = bank_flags(be->weights[w].bank);
@@ -125,8 +150,9 @@ static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_er
     size_t bytes;
     if (!mul_size(be->scratch_bytes, be->options.n_threads, &bytes))
         return err_nomem(err, "scratch", SIZE_MAX);
-    be->scratch = mem_alloc(bytes);
-    if (!be->scratch) return err_nomem(err, "scratch", bytes);
+    void *scratch;
+    if (!mem_reserve(bytes, &scratch)) return err_nomem(err, "scratch", bytes);
+    be->scratch = scratch;
     be->total_bytes += bytes;
     return SLUICE_OK;
 }
@@ -138,6 +164,7 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
     TRY(plan_init(&be->plan, be->graph, o->dims, o->share_buffers, err));
     TRY(cpu_alloc_buffers(be, err));
     TRY(prepare_tables(be, err));
+    TRY(alloc_round(be, err));
     TRY(alloc_int8(be, err));
     TRY(alloc_scratch(be, err));
     return pool_open(&be->pool, o->n_threads, err);
@@ -169,8 +196,11 @@ void cpu_close(struct cpu_backend **backend)
     plan_release(&be->plan);
     free(be->node_mode);
     free(be->bank_int8);
+    free(be->next_bank);
     free(be->state_index);
-    mem_free(be->scratch);
+    free(be->round.experts);
+    free(be->round.active);
+    mem_unreserve(be->scratch, be->scratch_bytes * be->options.n_threads);
     free(be);
 }
 
@@ -182,16 +212,26 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
         const struct node *node = &be->graph->nodes.items[n];
         node_fns[node->op](&task, node);
         pool_barrier(be->pool);
+        if (be->status != SLUICE_OK) return;
     }
 }
 
-void cpu_run(struct cpu_backend *be, const struct batch *batch, uint32_t begin, uint32_t end)
+enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, uint32_t begin,
+                           uint32_t end, struct sluice_error *err)
 {
     be->batch = batch;
     be->begin = begin;
     be->end = end;
+    be->status = SLUICE_OK;
     pool_run(be->pool, run_nodes, be);
     be->batch = NULL;
+    if (be->status != SLUICE_OK && err) *err = be->error;
+    return be->status;
+}
+
+void cpu_use_store(struct cpu_backend *be, struct expert_store *store)
+{
+    be->options.store = store;
 }
 
 size_t cpu_scratch_bytes(const struct cpu_backend *be)

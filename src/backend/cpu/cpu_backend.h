@@ -11,13 +11,15 @@
 #include "ir/binding.h"
 #include "ir/plan.h"
 #include "kernel/kernel.h"
+#include "store/expert_store.h"
 
 struct cpu_options {
     uint32_t n_threads;
     uint32_t features; /* enum cpu_feature */
     bool int8;         /* activations of packed weights in int8 */
     struct plan_dims dims;
-    bool share_buffers; /* false: every buffer has storage of its own */
+    bool share_buffers;         /* false: every buffer has storage of its own */
+    struct expert_store *store; /* NULL: experts are where banks say they are mapped */
 };
 
 struct cpu_backend;
@@ -38,9 +40,14 @@ bool cpu_bind_borrowed(struct cpu_backend *backend, uint32_t id, const void *dat
 
 /*
  * Runs nodes [begin, end) over the batch, which must fit the dims given at open. Sequences are read
- * and their next states written; committing them is the caller's.
+ * and their next states written; committing them is the caller's. Errors: those of the expert
+ * store; the rest of the run is then skipped and nothing may be committed.
  */
-void cpu_run(struct cpu_backend *backend, const struct batch *batch, uint32_t begin, uint32_t end);
+enum sluice_status cpu_run(struct cpu_backend *backend, const struct batch *batch, uint32_t begin,
+                           uint32_t end, struct sluice_error *err);
+
+/* From the next run on, experts come from this store; NULL: from where they are mapped. */
+void cpu_use_store(struct cpu_backend *backend, struct expert_store *store);
 
 /* Bytes the backend holds for activations and scratch. */
 size_t cpu_scratch_bytes(const struct cpu_backend *backend);

@@ -12,6 +12,22 @@ enum { BANK_INT8_IN = 1, BANK_INT8_MID = 2 };
 /* Most taps a convolution may have. */
 enum { CONV_MAX_WIDTH = 64 };
 
+/* The experts that all threads compute next; chosen by thread 0 between barriers. */
+struct experts_round {
+    uint32_t n;
+    uint32_t n_picks; /* of all of them */
+    uint32_t n_left;  /* experts of the layer still to come after this round */
+    uint32_t *experts;
+    uint32_t *active; /* all experts of the layer's batch */
+    uint32_t n_active;
+};
+
+/* Rows of int8 activations and the one piece of memory they are in. */
+struct act8_storage {
+    struct act8 act;
+    size_t bytes;
+};
+
 struct cpu_backend {
     const struct graph *graph;
     const struct weight_data *weights;
@@ -22,8 +38,9 @@ struct cpu_backend {
     void **slots;   /* per slot of the plan */
     void **buffers; /* per buffer of the graph */
     /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
-    struct act8 act_dense, act_expert_in, act_expert_mid;
-    uint8_t *node_mode;    /* per node: enum node_mode */
+    struct act8_storage act_dense, act_expert_in, act_expert_mid;
+    uint8_t *node_mode;                   /* per node: enum node_mode */
+    const struct expert_bank **next_bank; /* per group_picks node: the bank its picks go to */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
     uint8_t *scratch;      /* per thread, scratch_bytes each */
@@ -33,6 +50,9 @@ struct cpu_backend {
     /* of the run in progress */
     const struct batch *batch;
     uint32_t begin, end;
+    struct experts_round round;
+    enum sluice_status status; /* first error; set by thread 0 between barriers */
+    struct sluice_error error;
 };
 
 /* Runs a node's part of a thread. */
@@ -59,8 +79,8 @@ uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id);
 uint32_t cpu_state_index(const struct cpu_backend *be, uint32_t id);
 
 enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error *err);
-enum sluice_status cpu_alloc_act8(struct act8 *a, uint64_t rows, uint32_t cols, size_t *total,
-                                  struct sluice_error *err);
+enum sluice_status cpu_alloc_act8(struct act8_storage *store, uint64_t rows, uint32_t cols,
+                                  size_t *total, struct sluice_error *err);
 void cpu_free_buffers(struct cpu_backend *be);
 
 /* This thread's share of n items in grains: [*begin, *end). */

@@ -15,6 +15,28 @@ void cpu_router(const struct task *t, const struct node *node)
                             BUF(t, op->weights) + r * op->k, scratch_of(t));
 }
 
+/* The experts with picks, ascending. */
+static void list_active(struct cpu_backend *be, const int32_t *offsets, uint32_t n_experts)
+{
+    struct experts_round *round = &be->round;
+    round->n_active = 0;
+    for (uint32_t e = 0; e < n_experts; e++)
+        if (offsets[e] != offsets[e + 1]) round->active[round->n_active++] = e;
+    be->expert_uses += round->n_active;
+}
+
+/*
+ * Reads of missing experts start as soon as the picks are known, so that the shared expert is
+ * computed meanwhile.
+ */
+static void request_experts(struct cpu_backend *be, const struct node *node)
+{
+    const struct expert_bank *bank = be->next_bank[node - be->graph->nodes.items];
+    struct expert_store *store = be->options.store;
+    if (!store || !bank) return;
+    be->status = store_begin(store, bank, be->round.active, be->round.n_active, &be->error);
+}
+
 /* Counting sort: count, prefix sum, place. Picks of an expert stay in token order. */
 void cpu_group_picks(const struct task *t, const struct node *node)
 {
@@ -27,10 +49,7 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     uint32_t k = WIDTH(t, op->ids), n = N_ROWS(t, op->ids) * k;
     memset(offsets, 0, (op->n_experts + 1) * sizeof *offsets);
     for (uint32_t i = 0; i < n; i++) offsets[ids[i] + 1]++;
-    for (uint32_t e = 0; e < op->n_experts; e++) {
-        t->be->expert_uses += offsets[e + 1] != 0;
-        offsets[e + 1] += offsets[e];
-    }
+    for (uint32_t e = 0; e < op->n_experts; e++) offsets[e + 1] += offsets[e];
     /* offsets[e] walks through e's places, then all move up by one. */
     for (uint32_t i = 0; i < n; i++) {
         int32_t place = offsets[ids[i]]++;
@@ -39,6 +58,8 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     }
     memmove(offsets + 1, offsets, op->n_experts * sizeof *offsets);
     offsets[0] = 0;
+    list_active(t->be, offsets, op->n_experts);
+    request_experts(t->be, node);
 }
 
 void cpu_gather_rows(const struct task *t, const struct node *node)
@@ -61,16 +82,18 @@ struct rows_in {
     uint32_t width;
 };
 
+static void quantize_row(const struct task *t, const struct rows_in *in, size_t r)
+{
+    size_t at = r * in->width, group = at / ACT8_GROUP;
+    t->k->quantize_act8(in->x + at, in->width, in->act->q + at, in->act->scale + group,
+                        in->act->sum + group);
+}
+
 static void quantize_rows(const struct task *t, const struct rows_in *in, uint32_t n)
 {
-    if (t->thread == 0) in->act->cols = in->width;
     uint32_t begin, end;
     share(t, n, 1, &begin, &end);
-    for (size_t r = begin; r < end; r++) {
-        size_t at = r * in->width, group = at / ACT8_GROUP;
-        t->k->quantize_act8(in->x + at, in->width, in->act->q + at, in->act->scale + group,
-                            in->act->sum + group);
-    }
+    for (uint32_t r = begin; r < end; r++) quantize_row(t, in, r);
 }
 
 enum { ROW_GRAIN = 16 };
@@ -90,46 +113,128 @@ static void expert_matmul(const struct task *t, const struct wmat *w, const stru
                                   out, w->rows, scratch_of(t));
 }
 
-/* act = silu(gate) * up of every pick, and its int8 form. */
-static void activate(const struct task *t, const struct op_experts *op, const struct rows_in *mid,
-                     uint32_t n)
+/* One experts op: what all its phases look at. */
+struct experts_run {
+    const struct op_experts *op;
+    const struct expert_bank *bank;
+    const int32_t *offsets;
+    struct rows_in in, mid;
+};
+
+static const struct expert_view *view_of(const struct task *t, const struct experts_run *run,
+                                         uint32_t expert)
 {
-    size_t inter = mid->width;
-    uint32_t begin, end;
-    share(t, n, 1, &begin, &end);
-    for (size_t p = begin; p < end; p++)
-        t->k->swiglu(BUF(t, op->gate) + p * inter, BUF(t, op->up) + p * inter, (uint32_t)inter,
-                     BUF(t, op->act) + p * inter);
-    if (mid->act) quantize_rows(t, mid, n);
+    if (t->be->options.store) return store_view(t->be->options.store, run->bank, expert);
+    return &run->bank->experts[expert];
 }
 
+/* Thread 0 chooses what is computed next: what has arrived, or everything when it is mapped. */
+static void next_round(struct cpu_backend *be, const struct experts_run *run)
+{
+    struct experts_round *round = &be->round;
+    if (be->options.store) {
+        be->status = store_next(be->options.store, round->experts, round->n_active, true, &round->n,
+                                &be->error);
+    } else {
+        memcpy(round->experts, round->active, round->n_active * sizeof *round->experts);
+        round->n = round->n_active;
+    }
+    round->n_left -= round->n;
+    round->n_picks = 0;
+    for (uint32_t i = 0; i < round->n; i++) {
+        uint32_t e = round->experts[i];
+        round->n_picks += (uint32_t)(run->offsets[e + 1] - run->offsets[e]);
+    }
+}
+
+static void begin_rounds(struct cpu_backend *be, const struct experts_run *run)
+{
+    be->round.n_left = be->round.n_active;
+    if (run->in.act) run->in.act->cols = run->in.width;
+    if (run->mid.act) run->mid.act->cols = run->mid.width;
+}
+
+static void gate_and_up(const struct task *t, const struct experts_run *run)
+{
+    for (uint32_t i = 0; i < t->be->round.n; i++) {
+        uint32_t e = t->be->round.experts[i];
+        uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
+        const struct expert_view *v = view_of(t, run, e);
+        expert_matmul(t, &v->gate, &run->in, p0, p1, BUF(t, run->op->gate));
+        expert_matmul(t, &v->up, &run->in, p0, p1, BUF(t, run->op->up));
+    }
+}
+
+/* act = silu(gate) * up of one pick, and its int8 form. */
+static void activate_row(const struct task *t, const struct experts_run *run, size_t p)
+{
+    size_t inter = run->mid.width;
+    t->k->swiglu(BUF(t, run->op->gate) + p * inter, BUF(t, run->op->up) + p * inter,
+                 (uint32_t)inter, BUF(t, run->op->act) + p * inter);
+    if (run->mid.act) quantize_row(t, &run->mid, p);
+}
+
+/* The round's picks, one after the other, shared among the threads. */
+static void activate(const struct task *t, const struct experts_run *run)
+{
+    uint32_t begin, end, first = 0;
+    share(t, t->be->round.n_picks, 1, &begin, &end);
+    for (uint32_t i = 0; i < t->be->round.n && first < end; i++) {
+        uint32_t e = t->be->round.experts[i];
+        uint32_t p0 = (uint32_t)run->offsets[e], n = (uint32_t)run->offsets[e + 1] - p0;
+        for (uint32_t j = begin > first ? begin - first : 0; j < n && first + j < end; j++)
+            activate_row(t, run, p0 + j);
+        first += n;
+    }
+}
+
+static void down(const struct task *t, const struct experts_run *run)
+{
+    for (uint32_t i = 0; i < t->be->round.n; i++) {
+        uint32_t e = t->be->round.experts[i];
+        expert_matmul(t, &view_of(t, run, e)->down, &run->mid, (uint32_t)run->offsets[e],
+                      (uint32_t)run->offsets[e + 1], BUF(t, run->op->y));
+    }
+}
+
+static void give_back(struct cpu_backend *be)
+{
+    for (uint32_t i = 0; be->options.store && i < be->round.n; i++)
+        store_done(be->options.store, be->round.experts[i]);
+}
+
+/*
+ * Rounds of experts that are there, until all were. Every pick has rows of its own, so the order of
+ * rounds changes no bit.
+ */
 void cpu_experts(const struct task *t, const struct node *node)
 {
     const struct op_experts *op = &node->u.experts;
-    const struct expert_bank *bank = WT(t, op->bank)->bank;
-    const int32_t *offsets = BUF_I32(t, op->offsets);
-    uint32_t n = N_ROWS(t, op->x);
-    uint8_t int8 = cpu_bank_int8(t->be, op->bank.id);
-    struct rows_in in = {BUF(t, op->x), int8 & BANK_INT8_IN ? &t->be->act_expert_in : NULL,
-                         WIDTH(t, op->x)};
-    struct rows_in mid = {BUF(t, op->act), int8 & BANK_INT8_MID ? &t->be->act_expert_mid : NULL,
-                          WIDTH(t, op->act)};
-    if (in.act) {
-        quantize_rows(t, &in, n);
-        pool_barrier(t->be->pool);
-    }
-    for (uint32_t e = 0; e < op->n_experts; e++) {
-        uint32_t p0 = (uint32_t)offsets[e], p1 = (uint32_t)offsets[e + 1];
-        if (p0 == p1) continue;
-        expert_matmul(t, &bank->experts[e].gate, &in, p0, p1, BUF(t, op->gate));
-        expert_matmul(t, &bank->experts[e].up, &in, p0, p1, BUF(t, op->up));
-    }
-    pool_barrier(t->be->pool);
-    activate(t, op, &mid, n);
-    pool_barrier(t->be->pool);
-    for (uint32_t e = 0; e < op->n_experts; e++) {
-        uint32_t p0 = (uint32_t)offsets[e], p1 = (uint32_t)offsets[e + 1];
-        if (p0 != p1) expert_matmul(t, &bank->experts[e].down, &mid, p0, p1, BUF(t, op->y));
+    struct cpu_backend *be = t->be;
+    uint8_t int8 = cpu_bank_int8(be, op->bank.id);
+    struct experts_run run = {
+        .op = op,
+        .bank = WT(t, op->bank)->bank,
+        .offsets = BUF_I32(t, op->offsets),
+        .in = {BUF(t, op->x), int8 & BANK_INT8_IN ? &be->act_expert_in.act : NULL, WIDTH(t, op->x)},
+        .mid = {BUF(t, op->act), int8 & BANK_INT8_MID ? &be->act_expert_mid.act : NULL,
+                WIDTH(t, op->act)},
+    };
+    if (t->thread == 0) begin_rounds(be, &run);
+    if (run.in.act) quantize_rows(t, &run.in, N_ROWS(t, op->x));
+    for (;;) {
+        if (t->thread == 0) next_round(be, &run);
+        pool_barrier(be->pool);
+        if (be->status != SLUICE_OK) return;
+        gate_and_up(t, &run);
+        pool_barrier(be->pool);
+        activate(t, &run);
+        pool_barrier(be->pool);
+        down(t, &run);
+        bool last = be->round.n_left == 0;
+        pool_barrier(be->pool);
+        if (t->thread == 0) give_back(be);
+        if (last) return;
     }
 }
 

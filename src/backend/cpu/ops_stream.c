@@ -30,7 +30,7 @@ void cpu_rms_norm(const struct task *t, const struct node *node)
 /* The input in int8, once for all projections that follow each other and share it. */
 static void quantize_input(const struct task *t, const float *x, uint32_t n, uint32_t cols)
 {
-    struct act8 *a = &t->be->act_dense;
+    struct act8 *a = &t->be->act_dense.act;
     if (t->thread == 0) a->cols = cols;
     uint32_t begin, end;
     share(t, n, 1, &begin, &end);
@@ -57,7 +57,8 @@ void cpu_matmul(const struct task *t, const struct node *node)
     if (mode == NODE_F32)
         t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch_of(t));
     else
-        t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense, 0, n, y, w->rows, scratch_of(t));
+        t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense.act, 0, n, y, w->rows,
+                                 scratch_of(t));
 }
 
 void cpu_residual_add(const struct task *t, const struct node *node)

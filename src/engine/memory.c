@@ -1,0 +1,163 @@
+/*
+ * The memory promise: one budget covers the program, dense weights, state, activations and expert
+ * slots. It is planned before the large parts are taken; what does not fit is refused with the
+ * budget that would.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "engine/internal.h"
+#include "io/memory_limit.h"
+
+enum { ALIGN = 4096, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
+
+uint64_t memory_plan_total(const struct memory_plan *p)
+{
+    return p->overhead + p->scratch + p->session + p->resident + p->slots;
+}
+
+/* What the process holds already: code, tokenizer, headers of the weight files. */
+static uint64_t resident_now(void)
+{
+    unsigned long long total, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (!f) return 0;
+    if (fscanf(f, "%llu %llu", &total, &resident) != 2) resident = 0;
+    fclose(f);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Distinct dense matrices: a tied head is the embedding. */
+static uint32_t dense_matrices(struct sluice_engine *e, struct wmat **out)
+{
+    const struct graph *g = &e->model.graph;
+    uint32_t n = 0;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        enum weight_role role = g->weights.items[w].role;
+        if (role == WEIGHT_lm_head && e->model.tied) continue;
+        if (weight_role_kind(role) == WEIGHT_KIND_MATRIX) out[n++] = &e->model.weights[w].matrix;
+    }
+    return n;
+}
+
+static uint64_t session_bytes(const struct sluice_engine *e)
+{
+    uint32_t n_ctx = e->options.plan_ctx ? e->options.plan_ctx
+                                         : min_u32(e->model.trained_context, SESSION_DEFAULT_CTX);
+    uint64_t pages = div_up_u32(n_ctx, SEQUENCE_PAGE);
+    return pages * e->layout.page_bytes + layout_recurrent_bytes(&e->layout);
+}
+
+static uint64_t all_slot_bytes(const struct sluice_engine *e, uint64_t *largest)
+{
+    uint64_t all = 0;
+    *largest = 0;
+    for (uint32_t b = 0; b < e->model.n_banks; b++) {
+        uint64_t one = store_slot_bytes(e->model.banks[b], ALIGN);
+        all += one * e->model.banks[b]->n_experts;
+        if (one > *largest) *largest = one;
+    }
+    return all;
+}
+
+static enum sluice_status too_small(const struct memory_plan *p, struct sluice_error *err)
+{
+    return err_set(err, SLUICE_E_BUDGET,
+                   "%.1f MiB of memory are too few: dense weights take %.1f, activations %.1f, the "
+                   "session %.1f, the program %.1f; the smallest budget that works is %.1f MiB",
+                   (double)p->budget / 1048576.0, (double)p->resident / 1048576.0,
+                   (double)p->scratch / 1048576.0, (double)p->session / 1048576.0,
+                   (double)p->overhead / 1048576.0, (double)p->smallest / 1048576.0);
+}
+
+/* Fills the plan; slots get what is left of the budget, or what n_slots asks for. */
+static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
+                                    struct sluice_error *err)
+{
+    const struct sluice_engine_options *o = &e->options;
+    struct memory_plan *p = &e->plan;
+    uint64_t largest, all = all_slot_bytes(e, &largest), held = resident_now();
+    p->overhead = held + o->n_threads * (uint64_t)THREAD_BYTES + IO_BYTES;
+    p->scratch = cpu_scratch_bytes(e->backend);
+    p->session = session_bytes(e);
+    p->resident = resident;
+    uint64_t fixed = memory_plan_total(p);
+    p->smallest = fixed + largest;
+    p->budget = o->ram_bytes ? o->ram_bytes : held + memory_available("") / 20 * 19;
+    if (o->n_slots) {
+        uint64_t wanted = largest * o->n_slots;
+        p->slots = wanted < all ? wanted : all;
+        return o->ram_bytes && fixed + p->slots > o->ram_bytes ? too_small(p, err) : SLUICE_OK;
+    }
+    if (p->budget < p->smallest) return too_small(p, err);
+    uint64_t left = p->budget - fixed;
+    p->slots = left < all ? left : all;
+    return SLUICE_OK;
+}
+
+static struct reader_options reader_options(const struct sluice_engine *e)
+{
+    static const enum reader_kind kinds[] = {[SLUICE_IO_AUTO] = READER_AUTO,
+                                             [SLUICE_IO_URING] = READER_URING,
+                                             [SLUICE_IO_PREAD] = READER_PREAD,
+                                             [SLUICE_IO_MMAP] = READER_AUTO};
+    return (struct reader_options){.kind = kinds[e->options.io], .depth = e->options.queue_depth};
+}
+
+static enum sluice_status open_store(struct sluice_engine *e, struct sluice_error *err)
+{
+    struct store_options o = {.slot_bytes = e->options.n_slots ? 0 : e->plan.slots,
+                              .n_slots = e->options.n_slots,
+                              .reader = reader_options(e)};
+    TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
+                   e->model.n_banks, &o, err));
+    e->plan.slots = store_bytes(e->store);
+    cpu_use_store(e->backend, e->store);
+    if (!e->options.preload) return SLUICE_OK;
+    return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
+}
+
+static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
+                                        struct sluice_error *err)
+{
+    struct reader_options io = reader_options(e);
+    TRY(make_plan(e, resident_bytes(matrices, n, ALIGN), err));
+    TRY(resident_load(&e->resident, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, matrices,
+                      n, &io, e->options.load_progress, e->options.load_user, err));
+    return open_store(e, err);
+}
+
+/* A head that is the embedding has copies of its pointers. */
+static void move_tied(struct sluice_engine *e)
+{
+    const struct graph *g = &e->model.graph;
+    const struct wmat *embed = NULL;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        if (g->weights.items[w].role == WEIGHT_embed) embed = &e->model.weights[w].matrix;
+        if (g->weights.items[w].role == WEIGHT_lm_head && e->model.tied && embed)
+            e->model.weights[w].matrix = *embed;
+    }
+}
+
+enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err)
+{
+    const struct sluice_engine_options *o = &e->options;
+    e->plan.mapped = o->io == SLUICE_IO_MMAP || e->model.n_banks == 0;
+    if (e->plan.mapped) {
+        if (o->n_slots || o->ram_bytes || o->preload)
+            return err_set(err, SLUICE_E_ARGUMENT,
+                           "mapped experts have no slots and no budget: the page cache decides");
+        e->plan.overhead = resident_now();
+        e->plan.scratch = cpu_scratch_bytes(e->backend);
+        e->plan.session = session_bytes(e);
+        return SLUICE_OK;
+    }
+    struct wmat **matrices = calloc(e->model.graph.weights.n + 1, sizeof *matrices);
+    if (!matrices) return err_nomem(err, "memory plan", e->model.graph.weights.n);
+    enum sluice_status status = open_streamed(e, matrices, dense_matrices(e, matrices), err);
+    free(matrices);
+    if (status == SLUICE_OK) move_tied(e);
+    return status;
+}

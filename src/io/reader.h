@@ -1,0 +1,87 @@
+/*
+ * Reading pieces of files, many at once. The reader keeps two queues: demand reads start before
+ * prefetch reads, always; at most `depth` are in flight. Short reads are continued and interrupted
+ * ones repeated, so that a result is either all the bytes that were needed or an error. How reads
+ * are carried out is a driver's business: io_uring, a pool of pread threads, or a test double.
+ *
+ * One thread at a time uses a reader.
+ */
+#ifndef SLUICE_IO_READER_H
+#define SLUICE_IO_READER_H
+
+#include "base/err.h"
+
+enum reader_kind { READER_AUTO, READER_URING, READER_PREAD };
+
+struct reader_options {
+    enum reader_kind kind;
+    uint32_t depth;   /* most reads in flight; 0: 32 */
+    uint32_t workers; /* threads of the pread driver; 0: 8 */
+    bool buffered;    /* through the page cache even where O_DIRECT works */
+};
+
+/*
+ * One read. With O_DIRECT, offset, bytes and into are multiples of the file's alignment; the window
+ * may reach past the end of the file as long as the bytes needed lie in it.
+ */
+struct read_op {
+    uint32_t file; /* index into the paths given at open */
+    uint64_t offset;
+    uint32_t bytes; /* of the window */
+    uint32_t need;  /* of them that must arrive */
+    void *into;
+    uint64_t tag; /* the caller's */
+    bool prefetch;
+};
+
+struct read_result {
+    uint64_t tag;
+    uint32_t file;
+    uint64_t offset;
+    int error; /* 0, or an errno value; READER_EOF: the file is shorter than it was */
+};
+enum { READER_EOF = -1 };
+
+/* What was chosen, and why. */
+struct reader_info {
+    const char *engine; /* "io_uring" or "pread" */
+    const char *reason; /* why not io_uring with O_DIRECT; "" when it is */
+    bool direct;        /* O_DIRECT on every file */
+    bool registered_files, registered_buffers;
+    uint32_t depth;
+};
+
+struct reader;
+
+/* Opens the files. Errors: NOT_FOUND, IO, SYSTEM (the kind asked for is refused), NOMEM. */
+enum sluice_status reader_open(struct reader **reader, const char *const *paths, uint32_t n_paths,
+                               const struct reader_options *options, struct sluice_error *err);
+/* Waits for reads in flight. */
+void reader_close(struct reader **reader);
+
+/* What O_DIRECT wants of offsets, lengths and addresses in that file; 1 when it is not used. */
+uint32_t reader_alignment(const struct reader *reader, uint32_t file);
+/* Size of the file when it was opened. */
+uint64_t reader_file_bytes(const struct reader *reader, uint32_t file);
+const struct reader_info *reader_get_info(const struct reader *reader);
+
+/*
+ * Memory that reads will go to, registered with the kernel if it lets us (an ordinary user may lock
+ * only a few MiB). Whether it did is in reader_info.
+ */
+void reader_register_buffer(struct reader *reader, void *base, size_t bytes);
+
+/* Queues a read and starts what may start. Errors: NOMEM. */
+enum sluice_status reader_submit(struct reader *reader, const struct read_op *op,
+                                 struct sluice_error *err);
+/*
+ * Finished reads, at most cap. wait: blocks until there is one; without reads under way it gives 0
+ * at once.
+ */
+size_t reader_poll(struct reader *reader, struct read_result *results, size_t cap, bool wait);
+/* Reads queued or in flight. */
+size_t reader_pending(const struct reader *reader);
+/* Bytes of finished reads since the reader was opened. */
+uint64_t reader_bytes(const struct reader *reader);
+
+#endif

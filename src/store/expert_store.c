@@ -1,0 +1,540 @@
+#include "store/expert_store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bits.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "store/expert_extents.h"
+
+enum { NONE = -1, RESULTS = 64 };
+
+/* What one slot holds. A slot is free when key is NONE, coming while reads are pending. */
+struct slot {
+    uint32_t key;
+    uint32_t pins;
+    uint32_t pending; /* windows still to come */
+    int error;        /* of the first window that failed */
+    uint32_t error_file;
+    uint64_t error_offset;
+    uint64_t last_use;
+    uint8_t *data;
+    struct expert_view view;
+};
+
+/* Slots of one size: the experts of some banks. */
+struct slot_class {
+    uint64_t slot_bytes;
+    uint32_t n_experts; /* that could be in it */
+    uint32_t first, n;  /* slots */
+    void *slab;
+    size_t slab_bytes;
+};
+
+struct bank_entry {
+    const struct expert_bank *bank;
+    uint32_t first_key;
+    uint32_t class;
+};
+
+enum step_state { STEP_UNASKED, STEP_WAITING, STEP_COMING, STEP_READY, STEP_GIVEN };
+
+/* The step in progress. */
+struct step {
+    const struct bank_entry *bank;
+    uint32_t *experts; /* ascending */
+    uint32_t n;
+    uint32_t n_left;  /* not given yet */
+    uint32_t n_ready; /* ready and not given */
+    uint8_t *state;   /* per expert of the bank */
+};
+
+struct expert_store {
+    const struct file_map *files;
+    uint32_t n_files;
+    struct reader *reader;
+    struct bank_entry *banks;
+    uint32_t n_banks;
+    struct slot_class *classes;
+    uint32_t n_classes;
+    struct slot *slots;
+    uint32_t n_slots;
+    uint32_t *slot_of; /* per key: its slot, or NONE */
+    uint32_t n_keys;
+    uint64_t clock; /* of uses */
+    struct step step;
+    struct store_stats stats;
+};
+
+/* Opening */
+
+static uint32_t widest_alignment(const struct expert_store *s)
+{
+    uint32_t align = 64;
+    for (uint32_t f = 0; f < s->n_files; f++)
+        align = max_u32(align, reader_alignment(s->reader, f));
+    return align;
+}
+
+uint64_t store_slot_bytes(const struct expert_bank *bank, uint32_t align)
+{
+    uint64_t largest = 0;
+    for (uint32_t e = 0; e < bank->n_experts; e++) {
+        uint64_t bytes = extents_slot_bytes(&bank->experts[e], align);
+        if (bytes > largest) largest = bytes;
+    }
+    return align_up(largest, align);
+}
+
+/* Every expert must lie in the files, so that a read never starts from a wrong place. */
+static enum sluice_status check_bank(const struct expert_store *s, const struct expert_bank *bank,
+                                     struct sluice_error *err)
+{
+    struct expert_extents extents;
+    for (uint32_t e = 0; e < bank->n_experts; e++)
+        if (!extents_find(&bank->experts[e], s->files, s->n_files, &extents))
+            return err_set(err, SLUICE_E_INTERNAL, "layer %u, expert %u lies in no file",
+                           bank->layer, e);
+    return SLUICE_OK;
+}
+
+static uint32_t class_of(struct expert_store *s, uint64_t slot_bytes)
+{
+    for (uint32_t c = 0; c < s->n_classes; c++)
+        if (s->classes[c].slot_bytes == slot_bytes) return c;
+    s->classes[s->n_classes] = (struct slot_class){.slot_bytes = slot_bytes};
+    return s->n_classes++;
+}
+
+static enum sluice_status add_banks(struct expert_store *s, const struct expert_bank *const *banks,
+                                    uint32_t n, struct sluice_error *err)
+{
+    uint32_t align = widest_alignment(s), most = 0;
+    s->banks = calloc(n + 1, sizeof *s->banks);
+    s->classes = calloc(n + 1, sizeof *s->classes);
+    if (!s->banks || !s->classes) return err_nomem(err, "expert store", n * sizeof *s->banks);
+    for (; s->n_banks < n; s->n_banks++) {
+        const struct expert_bank *bank = banks[s->n_banks];
+        TRY(check_bank(s, bank, err));
+        uint32_t class = class_of(s, store_slot_bytes(bank, align));
+        s->banks[s->n_banks] = (struct bank_entry){bank, s->n_keys, class};
+        s->classes[class].n_experts += bank->n_experts;
+        s->n_keys += bank->n_experts;
+        most = max_u32(most, bank->n_experts);
+    }
+    s->step.experts = calloc(most + 1, sizeof *s->step.experts);
+    s->step.state = calloc(most + 1, 1);
+    s->slot_of = calloc(s->n_keys + 1, sizeof *s->slot_of);
+    if (!s->step.experts || !s->step.state || !s->slot_of)
+        return err_nomem(err, "expert store", s->n_keys * sizeof *s->slot_of);
+    for (uint32_t k = 0; k < s->n_keys; k++) s->slot_of[k] = (uint32_t)NONE;
+    return SLUICE_OK;
+}
+
+/* Slots per class, in proportion to the bytes of its experts; at least one each. */
+static enum sluice_status share_slots(struct expert_store *s, const struct store_options *o,
+                                      struct sluice_error *err)
+{
+    uint64_t all = 0, least = 0;
+    for (uint32_t c = 0; c < s->n_classes; c++) {
+        all += s->classes[c].slot_bytes * s->classes[c].n_experts;
+        least += s->classes[c].slot_bytes;
+    }
+    if (o->slot_bytes && o->slot_bytes < least)
+        return err_set(err, SLUICE_E_BUDGET,
+                       "%.1f MiB are left for experts; at least %.1f MiB are needed for one expert "
+                       "of each size",
+                       (double)o->slot_bytes / 1048576.0, (double)least / 1048576.0);
+    for (uint32_t c = 0; c < s->n_classes; c++) {
+        struct slot_class *k = &s->classes[c];
+        double share = o->slot_bytes ? (double)o->slot_bytes / (double)all
+                                     : (double)o->n_slots / (double)s->n_keys;
+        uint32_t n = share >= 1 ? k->n_experts : (uint32_t)(share * k->n_experts + 1e-9);
+        k->n = max_u32(n, 1);
+        k->first = s->n_slots;
+        s->n_slots += k->n;
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status alloc_slots(struct expert_store *s, struct sluice_error *err)
+{
+    s->slots = calloc(s->n_slots + 1, sizeof *s->slots);
+    if (!s->slots) return err_nomem(err, "expert slots", s->n_slots * sizeof *s->slots);
+    for (uint32_t c = 0; c < s->n_classes; c++) {
+        struct slot_class *k = &s->classes[c];
+        if (!mul_size(k->slot_bytes, k->n, &k->slab_bytes) || !mem_reserve(k->slab_bytes, &k->slab))
+            return err_nomem(err, "expert slots", k->slab_bytes);
+        (void)madvise(k->slab, k->slab_bytes, MADV_HUGEPAGE);
+        for (uint32_t i = 0; i < k->n; i++)
+            s->slots[k->first + i] = (struct slot){.key = (uint32_t)NONE,
+                                                   .data = (uint8_t *)k->slab + i * k->slot_bytes};
+    }
+    if (s->n_classes == 1)
+        reader_register_buffer(s->reader, s->classes[0].slab, s->classes[0].slab_bytes);
+    return SLUICE_OK;
+}
+
+static enum sluice_status open_reader(struct expert_store *s, const struct reader_options *o,
+                                      struct sluice_error *err)
+{
+    const char **paths = calloc(s->n_files + 1, sizeof *paths);
+    if (!paths) return err_nomem(err, "expert store", s->n_files * sizeof *paths);
+    for (uint32_t f = 0; f < s->n_files; f++) paths[f] = s->files[f].path;
+    enum sluice_status status = reader_open(&s->reader, paths, s->n_files, o, err);
+    free(paths);
+    return status;
+}
+
+/* The reader's own view of the files must be the one the headers were checked against. */
+static enum sluice_status check_files(const struct expert_store *s, struct sluice_error *err)
+{
+    for (uint32_t f = 0; f < s->n_files; f++)
+        if (reader_file_bytes(s->reader, f) != s->files[f].bytes)
+            return err_set(err, SLUICE_E_IO, "file '%s' changed its size while it was opened",
+                           s->files[f].path);
+    return SLUICE_OK;
+}
+
+enum sluice_status store_open(struct expert_store **out, const struct file_map *files,
+                              uint32_t n_files, const struct expert_bank *const *banks,
+                              uint32_t n_banks, const struct store_options *options,
+                              struct sluice_error *err)
+{
+    *out = NULL;
+    struct expert_store *s = calloc(1, sizeof *s);
+    if (!s) return err_nomem(err, "expert store", sizeof *s);
+    s->files = files;
+    s->n_files = n_files;
+    enum sluice_status status = open_reader(s, &options->reader, err);
+    if (status == SLUICE_OK) status = check_files(s, err);
+    if (status == SLUICE_OK) status = add_banks(s, banks, n_banks, err);
+    if (status == SLUICE_OK) status = share_slots(s, options, err);
+    if (status == SLUICE_OK) status = alloc_slots(s, err);
+    if (status != SLUICE_OK) store_close(&s);
+    *out = s;
+    return status;
+}
+
+void store_close(struct expert_store **out)
+{
+    struct expert_store *s = *out;
+    if (!s) return;
+    *out = NULL;
+    reader_close(&s->reader);
+    for (uint32_t c = 0; c < s->n_classes; c++)
+        mem_unreserve(s->classes[c].slab, s->classes[c].slab_bytes);
+    free(s->classes);
+    free(s->banks);
+    free(s->slots);
+    free(s->slot_of);
+    free(s->step.experts);
+    free(s->step.state);
+    free(s);
+}
+
+/* Loading */
+
+static uint32_t key_of(const struct step *step, uint32_t expert)
+{
+    return step->bank->first_key + expert;
+}
+
+/* A free slot of the class, else the least recently used one that nobody holds; NONE: no such. */
+static uint32_t find_slot(const struct expert_store *s, uint32_t class)
+{
+    const struct slot_class *k = &s->classes[class];
+    uint32_t best = (uint32_t)NONE;
+    for (uint32_t i = k->first; i < k->first + k->n; i++) {
+        const struct slot *slot = &s->slots[i];
+        if (slot->pins || slot->pending) continue;
+        if (slot->key == (uint32_t)NONE) return i;
+        if (best == (uint32_t)NONE || slot->last_use < s->slots[best].last_use) best = i;
+    }
+    return best;
+}
+
+static void clear_slot(struct expert_store *s, struct slot *slot)
+{
+    if (slot->key != (uint32_t)NONE) s->slot_of[slot->key] = (uint32_t)NONE;
+    slot->key = (uint32_t)NONE;
+    slot->error = 0;
+}
+
+static enum sluice_status submit_windows(struct expert_store *s, uint32_t index,
+                                         const struct expert_windows *windows,
+                                         struct sluice_error *err)
+{
+    struct slot *slot = &s->slots[index];
+    for (uint32_t i = 0; i < windows->n; i++) {
+        const struct window *w = &windows->window[i];
+        struct read_op op = {.file = w->file,
+                             .offset = w->offset,
+                             .bytes = (uint32_t)w->bytes,
+                             .need = (uint32_t)w->need,
+                             .into = slot->data + w->slot_off,
+                             .tag = index};
+        TRY(reader_submit(s->reader, &op, err));
+        slot->pending++;
+    }
+    return SLUICE_OK;
+}
+
+/* Gives a slot to the expert and starts its reads. */
+static enum sluice_status load(struct expert_store *s, uint32_t index, uint32_t expert,
+                               struct sluice_error *err)
+{
+    struct slot *slot = &s->slots[index];
+    const struct expert_view *mapped = &s->step.bank->bank->experts[expert];
+    struct expert_extents extents;
+    struct expert_windows windows;
+    clear_slot(s, slot);
+    if (!extents_find(mapped, s->files, s->n_files, &extents))
+        return err_set(err, SLUICE_E_INTERNAL, "expert %u lies in no file", expert);
+    uint32_t align = 1;
+    for (uint32_t p = 0; p < EXPERT_PARTS; p++)
+        if (extents.part[p].bytes)
+            align = max_u32(align, reader_alignment(s->reader, extents.part[p].file));
+    extents_windows(&extents, align, &windows);
+    slot->view = extents_view(mapped, &windows, slot->data);
+    slot->key = key_of(&s->step, expert);
+    slot->pins = 1;
+    s->slot_of[slot->key] = index;
+    s->step.state[expert] = STEP_COMING;
+    return submit_windows(s, index, &windows, err);
+}
+
+/* Starts as many waiting experts as there are slots for, in ascending order. */
+static enum sluice_status start_loads(struct expert_store *s, struct sluice_error *err)
+{
+    for (uint32_t i = 0; i < s->step.n; i++) {
+        uint32_t expert = s->step.experts[i];
+        if (s->step.state[expert] != STEP_WAITING) continue;
+        uint32_t slot = find_slot(s, s->step.bank->class);
+        if (slot == (uint32_t)NONE) return SLUICE_OK;
+        TRY(load(s, slot, expert, err));
+    }
+    return SLUICE_OK;
+}
+
+static void mark_ready(struct expert_store *s, struct slot *slot)
+{
+    s->step.state[slot->key - s->step.bank->first_key] = STEP_READY;
+    s->step.n_ready++;
+}
+
+static void take_result(struct expert_store *s, const struct read_result *r)
+{
+    struct slot *slot = &s->slots[r->tag];
+    if (r->error && !slot->error) {
+        slot->error = r->error;
+        slot->error_file = r->file;
+        slot->error_offset = r->offset;
+    }
+    if (--slot->pending == 0 && !slot->error) mark_ready(s, slot);
+}
+
+static enum sluice_status failure(const struct expert_store *s, const struct slot *slot,
+                                  struct sluice_error *err)
+{
+    const char *why = slot->error == READER_EOF ? "the file is shorter than when it was opened"
+                                                : strerror(slot->error);
+    return err_set(err, SLUICE_E_IO, "layer %u, expert %u: reading file '%s' at offset %llu: %s",
+                   s->step.bank->bank->layer, slot->key - s->step.bank->first_key,
+                   s->files[slot->error_file].path, (unsigned long long)slot->error_offset, why);
+}
+
+/* Waits for the reads of a step that failed, forgets what failed and unpins the rest. */
+static void abandon_step(struct expert_store *s)
+{
+    struct read_result results[RESULTS];
+    while (reader_pending(s->reader)) {
+        size_t n = reader_poll(s->reader, results, RESULTS, true);
+        for (size_t i = 0; i < n; i++) take_result(s, &results[i]);
+    }
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        s->slots[i].pins = 0;
+        if (s->slots[i].error) clear_slot(s, &s->slots[i]);
+    }
+    s->step.n = s->step.n_left = s->step.n_ready = 0;
+}
+
+static enum sluice_status find_failure(struct expert_store *s, struct sluice_error *err)
+{
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (s->slots[i].error) return failure(s, &s->slots[i], err);
+    return SLUICE_OK;
+}
+
+/* Steps */
+
+static void ask(struct expert_store *s, uint32_t expert)
+{
+    uint32_t index = s->slot_of[key_of(&s->step, expert)];
+    if (index == (uint32_t)NONE) {
+        s->step.state[expert] = STEP_WAITING;
+        s->stats.misses++;
+        return;
+    }
+    s->slots[index].pins = 1;
+    s->slots[index].last_use = ++s->clock;
+    mark_ready(s, &s->slots[index]);
+    s->stats.hits++;
+}
+
+enum sluice_status store_begin(struct expert_store *s, const struct expert_bank *bank,
+                               const uint32_t *experts, uint32_t n, struct sluice_error *err)
+{
+    struct step *step = &s->step;
+    step->bank = &s->banks[bank->index];
+    step->n = step->n_left = n;
+    step->n_ready = 0;
+    memcpy(step->experts, experts, n * sizeof *experts);
+    for (uint32_t i = 0; i < n; i++) ask(s, experts[i]);
+    enum sluice_status status = start_loads(s, err);
+    if (status != SLUICE_OK) abandon_step(s);
+    return status;
+}
+
+static uint32_t give_ready(struct expert_store *s, uint32_t *ready, uint32_t cap)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->step.n && n < cap && s->step.n_ready; i++) {
+        uint32_t expert = s->step.experts[i];
+        if (s->step.state[expert] != STEP_READY) continue;
+        s->step.state[expert] = STEP_GIVEN;
+        s->step.n_ready--;
+        s->step.n_left--;
+        ready[n++] = expert;
+    }
+    return n;
+}
+
+static enum sluice_status collect(struct expert_store *s, bool wait, struct sluice_error *err)
+{
+    struct read_result results[RESULTS];
+    uint64_t start = wait ? clock_ns() : 0;
+    size_t n = reader_poll(s->reader, results, RESULTS, wait);
+    if (wait) s->stats.wait_ns += clock_ns() - start;
+    for (size_t i = 0; i < n; i++) take_result(s, &results[i]);
+    return find_failure(s, err);
+}
+
+static enum sluice_status advance_step(struct expert_store *s, bool wait, struct sluice_error *err)
+{
+    TRY(start_loads(s, err));
+    if (reader_pending(s->reader)) TRY(collect(s, false, err));
+    while (wait && s->step.n_ready == 0 && s->step.n_left) {
+        if (!reader_pending(s->reader))
+            return err_set(err, SLUICE_E_INTERNAL,
+                           "layer %u: %u experts wait for slots that "
+                           "nobody gives back",
+                           s->step.bank->bank->layer, s->step.n_left);
+        TRY(collect(s, true, err));
+    }
+    return SLUICE_OK;
+}
+
+enum sluice_status store_next(struct expert_store *s, uint32_t *ready, uint32_t cap, bool wait,
+                              uint32_t *n, struct sluice_error *err)
+{
+    *n = 0;
+    enum sluice_status status = advance_step(s, wait, err);
+    if (status == SLUICE_OK)
+        *n = give_ready(s, ready, cap);
+    else
+        abandon_step(s);
+    return status;
+}
+
+void store_done(struct expert_store *s, uint32_t expert)
+{
+    struct slot *slot = &s->slots[s->slot_of[key_of(&s->step, expert)]];
+    slot->pins = 0;
+    slot->last_use = ++s->clock;
+}
+
+const struct expert_view *store_view(const struct expert_store *s, const struct expert_bank *bank,
+                                     uint32_t expert)
+{
+    return &s->slots[s->slot_of[s->banks[bank->index].first_key + expert]].view;
+}
+
+/* Preloading */
+
+static uint32_t free_slots(const struct expert_store *s, uint32_t class)
+{
+    const struct slot_class *k = &s->classes[class];
+    uint32_t n = 0;
+    for (uint32_t i = k->first; i < k->first + k->n; i++) n += s->slots[i].key == (uint32_t)NONE;
+    return n;
+}
+
+/* The absent experts of a bank, as many as free slots hold. */
+static uint32_t absent_experts(const struct expert_store *s, const struct bank_entry *b,
+                               uint32_t *experts)
+{
+    uint32_t room = free_slots(s, b->class), n = 0;
+    for (uint32_t e = 0; e < b->bank->n_experts && n < room; e++)
+        if (s->slot_of[b->first_key + e] == (uint32_t)NONE) experts[n++] = e;
+    return n;
+}
+
+static enum sluice_status preload_bank(struct expert_store *s, const struct bank_entry *b,
+                                       uint32_t *experts, uint32_t *ready, struct sluice_error *err)
+{
+    uint32_t n = absent_experts(s, b, experts), left = n, got;
+    if (n == 0) return SLUICE_OK;
+    TRY(store_begin(s, b->bank, experts, n, err));
+    while (left) {
+        TRY(store_next(s, ready, b->bank->n_experts, true, &got, err));
+        for (uint32_t i = 0; i < got; i++) store_done(s, ready[i]);
+        left -= got;
+    }
+    return SLUICE_OK;
+}
+
+enum sluice_status store_preload(struct expert_store *s,
+                                 void (*progress)(void *user, uint64_t done, uint64_t total),
+                                 void *user, struct sluice_error *err)
+{
+    uint32_t most = 0;
+    for (uint32_t b = 0; b < s->n_banks; b++) most = max_u32(most, s->banks[b].bank->n_experts);
+    uint32_t *lists = calloc(2 * (size_t)most + 1, sizeof *lists);
+    if (!lists) return err_nomem(err, "preloading", most);
+    enum sluice_status status = SLUICE_OK;
+    struct store_stats before = s->stats; /* nobody asked for these experts yet */
+    for (uint32_t b = 0; b < s->n_banks && status == SLUICE_OK; b++) {
+        status = preload_bank(s, &s->banks[b], lists, lists + most, err);
+        if (progress) progress(user, b + 1, s->n_banks);
+    }
+    s->stats = before;
+    free(lists);
+    return status;
+}
+
+void store_get_stats(const struct expert_store *s, struct store_stats *stats)
+{
+    *stats = s->stats;
+    stats->bytes_read = reader_bytes(s->reader);
+}
+
+const struct reader_info *store_reader_info(const struct expert_store *s)
+{
+    return reader_get_info(s->reader);
+}
+
+uint32_t store_slots(const struct expert_store *s)
+{
+    return s->n_slots;
+}
+
+uint64_t store_bytes(const struct expert_store *s)
+{
+    uint64_t bytes = 0;
+    for (uint32_t c = 0; c < s->n_classes; c++) bytes += s->classes[c].slab_bytes;
+    return bytes;
+}

@@ -1,0 +1,75 @@
+/*
+ * The expert store: slots of memory for routed experts, filled from disk as they are asked for. A
+ * step (one layer of one batch) names the experts it needs; present ones are ready at once, missing
+ * ones are read and become ready as they arrive. A ready expert is pinned until the step gives it
+ * back, so that no other load can take its slot while kernels read it. When a step needs more
+ * experts than there are slots, the rest wait for slots that the step gives back.
+ *
+ * One thread at a time uses a store; kernels on other threads only read the bytes of pinned
+ * experts.
+ */
+#ifndef SLUICE_STORE_EXPERT_STORE_H
+#define SLUICE_STORE_EXPERT_STORE_H
+
+#include "io/file.h"
+#include "io/reader.h"
+#include "store/bank.h"
+
+struct store_options {
+    uint64_t slot_bytes; /* memory for slots; 0: n_slots decides */
+    uint32_t n_slots;    /* at least 1 per class; more than there are experts is cut */
+    struct reader_options reader;
+};
+
+struct store_stats {
+    uint64_t hits, misses; /* experts asked for by steps */
+    uint64_t bytes_read;
+    uint64_t wait_ns; /* time a step had nothing to compute */
+};
+
+struct expert_store;
+
+/*
+ * files are the mapped files that the banks' views point into; banks and files must outlive the
+ * store. Errors: BUDGET (not one slot per class fits; the message says what would), NOMEM, IO,
+ * SYSTEM.
+ */
+enum sluice_status store_open(struct expert_store **store, const struct file_map *files,
+                              uint32_t n_files, const struct expert_bank *const *banks,
+                              uint32_t n_banks, const struct store_options *options,
+                              struct sluice_error *err);
+void store_close(struct expert_store **store);
+
+/*
+ * Begins a step: the distinct experts it needs, ascending. Reads of missing experts start now.
+ * Errors: IO, NOMEM; the step is then over.
+ */
+enum sluice_status store_begin(struct expert_store *store, const struct expert_bank *bank,
+                               const uint32_t *experts, uint32_t n, struct sluice_error *err);
+/*
+ * Experts that became ready since the last call, at most cap, in ascending order among themselves;
+ * wait: blocks until there is at least one. *n is 0 when all of the step's experts were given.
+ * Errors: IO naming layer, expert, file and offset; the step is then over.
+ */
+enum sluice_status store_next(struct expert_store *store, uint32_t *ready, uint32_t cap, bool wait,
+                              uint32_t *n, struct sluice_error *err);
+/* The step has computed with this expert. */
+void store_done(struct expert_store *store, uint32_t expert);
+
+/* The matrices of an expert that is ready. */
+const struct expert_view *store_view(const struct expert_store *store,
+                                     const struct expert_bank *bank, uint32_t expert);
+
+/* Reads experts until the slots are full or all are there. progress may be NULL. */
+enum sluice_status store_preload(struct expert_store *store,
+                                 void (*progress)(void *user, uint64_t done, uint64_t total),
+                                 void *user, struct sluice_error *err);
+
+void store_get_stats(const struct expert_store *store, struct store_stats *stats);
+const struct reader_info *store_reader_info(const struct expert_store *store);
+uint32_t store_slots(const struct expert_store *store);
+uint64_t store_bytes(const struct expert_store *store); /* of the slab */
+/* Bytes of a slot that holds the largest expert of the bank. */
+uint64_t store_slot_bytes(const struct expert_bank *bank, uint32_t align);
+
+#endif

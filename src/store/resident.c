@@ -1,0 +1,162 @@
+#include "store/resident.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bits.h"
+#include "base/mem.h"
+
+enum { PIECE_BYTES = 4 << 20, RESULTS = 32 };
+
+/* One array of a matrix: where it is mapped, its size, and the pointer to move. */
+struct array_ref {
+    const uint8_t **pointer;
+    uint64_t bytes;
+};
+
+static uint32_t list_arrays(struct wmat *w, struct array_ref out[3])
+{
+    out[0] = (struct array_ref){&w->data, (uint64_t)w->rows * w->cols * wtype_bits(w->type) / 8};
+    if (!wtype_is_packed(w->type)) return 1;
+    uint64_t groups = 2 * (uint64_t)w->rows * (w->cols / w->group);
+    out[1] = (struct array_ref){&w->scales, groups};
+    out[2] = (struct array_ref){&w->biases, groups};
+    return 3;
+}
+
+/* Room for bytes that begin anywhere in a window that begins at a multiple of align. */
+static size_t room_for(uint64_t bytes, uint32_t align)
+{
+    return align_up((size_t)bytes + align, max_size(align, MEM_ALIGN));
+}
+
+size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct array_ref arrays[3];
+        uint32_t n_arrays = list_arrays(matrices[i], arrays);
+        for (uint32_t a = 0; a < n_arrays; a++) total += room_for(arrays[a].bytes, align);
+    }
+    return total;
+}
+
+struct loader {
+    const struct file_map *files;
+    uint32_t n_files;
+    struct reader *reader;
+    uint64_t done, total;
+    void (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+    struct sluice_error *err;
+};
+
+static enum sluice_status take_one(struct loader *l)
+{
+    struct read_result r;
+    if (reader_poll(l->reader, &r, 1, true) == 0) return SLUICE_OK;
+    l->done += (uint64_t)r.tag;
+    if (l->progress) l->progress(l->user, l->done < l->total ? l->done : l->total, l->total);
+    if (r.error == 0) return SLUICE_OK;
+    return err_set(l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
+                   l->files[r.file].path, (unsigned long long)r.offset,
+                   r.error == READER_EOF ? "the file is shorter than when it was opened"
+                                         : strerror(r.error));
+}
+
+static bool find_file(const struct loader *l, const struct array_ref *a, uint32_t *file,
+                      uint64_t *offset)
+{
+    for (uint32_t f = 0; f < l->n_files; f++) {
+        uintptr_t base = (uintptr_t)l->files[f].data, at = (uintptr_t)*a->pointer;
+        if (at < base || at - base > l->files[f].bytes) continue;
+        if (a->bytes > l->files[f].bytes - (at - base)) continue;
+        *file = f;
+        *offset = at - base;
+        return true;
+    }
+    return false;
+}
+
+/* Starts the reads of one array into room at to; the pointer moves at once. */
+static enum sluice_status load_array(struct loader *l, const struct array_ref *a, uint8_t *to)
+{
+    uint32_t file = 0;
+    uint64_t offset = 0;
+    if (!find_file(l, a, &file, &offset))
+        return err_set(l->err, SLUICE_E_INTERNAL, "a dense weight lies in no file");
+    uint32_t align = reader_alignment(l->reader, file);
+    uint64_t begin = offset / align * align, need_end = offset + a->bytes;
+    *a->pointer = to + (offset - begin);
+    for (uint64_t at = begin; at < need_end; at += PIECE_BYTES) {
+        uint64_t need = need_end - at < PIECE_BYTES ? need_end - at : PIECE_BYTES;
+        struct read_op op = {.file = file,
+                             .offset = at,
+                             .bytes = (uint32_t)align_up((size_t)need, align),
+                             .need = (uint32_t)need,
+                             .into = to + (at - begin),
+                             .tag = need};
+        TRY(reader_submit(l->reader, &op, l->err));
+        while (reader_pending(l->reader) > 2 * (size_t)RESULTS) TRY(take_one(l));
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status load_all(struct loader *l, struct wmat *const *matrices, uint32_t n,
+                                   uint8_t *slab, uint32_t align)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct array_ref arrays[3];
+        uint32_t n_arrays = list_arrays(matrices[i], arrays);
+        for (uint32_t a = 0; a < n_arrays; a++) {
+            TRY(load_array(l, &arrays[a], slab + at));
+            at += room_for(arrays[a].bytes, align);
+        }
+    }
+    while (reader_pending(l->reader)) TRY(take_one(l));
+    return SLUICE_OK;
+}
+
+static enum sluice_status open_reader(struct loader *l, const struct reader_options *options)
+{
+    const char **paths = calloc(l->n_files + 1, sizeof *paths);
+    if (!paths) return err_nomem(l->err, "dense weights", l->n_files * sizeof *paths);
+    for (uint32_t f = 0; f < l->n_files; f++) paths[f] = l->files[f].path;
+    enum sluice_status status = reader_open(&l->reader, paths, l->n_files, options, l->err);
+    free(paths);
+    return status;
+}
+
+enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
+                                 uint32_t n_files, struct wmat *const *matrices, uint32_t n,
+                                 const struct reader_options *options,
+                                 void (*progress)(void *user, uint64_t done, uint64_t total),
+                                 void *user, struct sluice_error *err)
+{
+    *resident = (struct resident){0};
+    struct loader l = {
+        .files = files, .n_files = n_files, .progress = progress, .user = user, .err = err};
+    TRY(open_reader(&l, options));
+    uint32_t align = MEM_ALIGN;
+    for (uint32_t f = 0; f < n_files; f++) align = max_u32(align, reader_alignment(l.reader, f));
+    size_t bytes = resident_bytes(matrices, n, align);
+    l.total = bytes;
+    enum sluice_status status =
+        mem_reserve(bytes, &resident->slab) ? SLUICE_OK : err_nomem(err, "dense weights", bytes);
+    if (status == SLUICE_OK) {
+        resident->slab_bytes = bytes;
+        (void)madvise(resident->slab, bytes, MADV_HUGEPAGE);
+        status = load_all(&l, matrices, n, resident->slab, align);
+    }
+    reader_close(&l.reader);
+    if (status != SLUICE_OK) resident_release(resident);
+    return status;
+}
+
+void resident_release(struct resident *resident)
+{
+    mem_unreserve(resident->slab, resident->slab_bytes);
+    *resident = (struct resident){0};
+}

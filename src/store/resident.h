@@ -1,0 +1,31 @@
+/*
+ * Dense weights in memory of our own: every token reads them, so they must not depend on what the
+ * page cache keeps. Matrices are read once, in large pieces, and then point into the slab.
+ */
+#ifndef SLUICE_STORE_RESIDENT_H
+#define SLUICE_STORE_RESIDENT_H
+
+#include "io/file.h"
+#include "io/reader.h"
+#include "kernel/wtype.h"
+
+struct resident {
+    void *slab;
+    size_t slab_bytes;
+};
+
+/* Bytes the slab for these matrices takes. */
+size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align);
+
+/*
+ * Reads the matrices, whose pointers lie in mapped files, and lets them point into the slab.
+ * progress may be NULL. Errors: NOMEM, IO (file and offset are named), INTERNAL.
+ */
+enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
+                                 uint32_t n_files, struct wmat *const *matrices, uint32_t n,
+                                 const struct reader_options *options,
+                                 void (*progress)(void *user, uint64_t done, uint64_t total),
+                                 void *user, struct sluice_error *err);
+void resident_release(struct resident *resident);
+
+#endif
