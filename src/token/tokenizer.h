@@ -1,0 +1,60 @@
+/*
+ * A tokenizer of Hugging Face's tokenizer.json, byte-level BPE: text to ids as the `tokenizers`
+ * library gives them, and back. Immutable after opening, shared by threads; a call has its own
+ * scratch memory.
+ *
+ * Text to ids: invalid UTF-8 becomes U+FFFD; added tokens are cut out; what lies between is
+ * normalized and cut into pieces, each is encoded; the post-processor's tokens go around it all.
+ */
+#ifndef SLUICE_TOKEN_TOKENIZER_H
+#define SLUICE_TOKEN_TOKENIZER_H
+
+#include "base/arena.h"
+#include "token/added_tokens.h"
+#include "token/bpe.h"
+#include "token/normalize.h"
+#include "token/pretokenize.h"
+#include "token/vocabulary.h"
+
+enum { TOKENIZER_MAX_AROUND = 16 };
+
+/* Ids that the post-processor puts before or behind the text. */
+struct token_affix {
+    uint32_t ids[TOKENIZER_MAX_AROUND];
+    size_t n;
+};
+
+struct sluice_tokenizer {
+    struct vocabulary vocab;
+    struct bpe bpe;
+    struct pretokenizer pre;
+    bool nfc;
+    struct token_affix before, behind;
+    ARRAY(struct added_token) added;
+    struct arena added_texts;          /* texts that normalization changed */
+    struct added_trie raw, normalized; /* of added, for text before and after normalization */
+};
+
+/*
+ * Opens the tokenizer in a model folder: tokenizer.json and, if there, tokenizer_config.json.
+ * Errors: NO_TOKENIZER when there is none, or of a kind that is not known; FORMAT, IO, NOMEM.
+ */
+enum sluice_status tokenizer_open(const char *folder, struct sluice_tokenizer **out,
+                                  struct sluice_error *err);
+void tokenizer_close(struct sluice_tokenizer *tokenizer);
+
+/*
+ * Builds a tokenizer from the text of a tokenizer.json and of a tokenizer_config.json (data NULL:
+ * none). Neither is needed afterwards. Names are for messages.
+ */
+enum sluice_status tokenizer_parse(struct span json, const char *json_name, struct span config,
+                                   const char *config_name, struct sluice_tokenizer **out,
+                                   struct sluice_error *err);
+
+/* Reads post_processor, and what tokenizer_config.json adds to it. Errors: NO_TOKENIZER, FORMAT. */
+enum sluice_status postprocess_read(struct sluice_tokenizer *tokenizer, const json_t *value,
+                                    const char *file, struct sluice_error *err);
+enum sluice_status postprocess_config(struct sluice_tokenizer *tokenizer, const json_t *config,
+                                      const char *file, struct sluice_error *err);
+
+#endif
