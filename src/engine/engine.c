@@ -76,7 +76,7 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
                             .dims = {e->options.max_batch_tokens, e->max_outputs},
                             .share_buffers = true};
     TRY(cpu_open(&e->backend, &m->graph, m->weights, &o, err));
-    if (m->rope_freqs.id && !cpu_bind_borrowed(e->backend, m->rope_freqs.id, m->rope_values))
+    if (m->rope_values && !CPU_BIND_BORROWED(e->backend, m->rope_freqs, m->rope_values))
         return err_set(err, SLUICE_E_INTERNAL, "the rope frequencies have no buffer");
     return SLUICE_OK;
 }

@@ -149,7 +149,7 @@ static enum sluice_status prepare_call(struct call *c)
 static enum sluice_status next_piece(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
-    int32_t *ids = cpu_buffer(e->backend, e->model.token_ids.id);
+    int32_t *ids = CPU_BUFFER(e->backend, e->model.token_ids);
     uint32_t room = e->options.max_batch_tokens;
     *batch = (struct batch){.segments = c->memory->segments};
     for (size_t i = 0; i < c->n_segments && batch->n_tokens < room; i++) {
@@ -174,7 +174,7 @@ static void copy_hidden(const struct call *c, const struct batch *batch)
     const struct model *m = &c->e->model;
     size_t width = m->hidden_size;
     for (uint32_t l = 0; l < m->n_layers; l++) {
-        const float *x = cpu_buffer(c->e->backend, m->hidden[l].id);
+        const float *x = CPU_BUFFER(c->e->backend, m->hidden[l]);
         float *out = c->options.hidden + l * c->total * width;
         for (uint32_t i = 0; i < batch->n_segments; i++) {
             const struct batch_segment *s = &batch->segments[i];
@@ -190,8 +190,8 @@ static enum sluice_status run_tail(const struct call *c, struct batch *batch)
     const struct model *m = &e->model;
     if (batch->n_outputs == 0) return SLUICE_OK;
     TRY(cpu_run(e->backend, batch, m->tail_node, (uint32_t)m->graph.nodes.n, c->err));
-    const float *logits = cpu_buffer(e->backend, m->logits.id);
-    const float *normed = cpu_buffer(e->backend, m->tail_normed.id);
+    const float *logits = CPU_BUFFER(e->backend, m->logits);
+    const float *normed = CPU_BUFFER(e->backend, m->tail_normed);
     for (size_t i = 0; i < batch->n_outputs; i++) {
         if (c->memory->tail[i].logits)
             memcpy(c->memory->tail[i].logits, logits + i * m->vocab_size,
@@ -210,7 +210,7 @@ static enum sluice_status run_tails(const struct call *c, struct batch *batch)
 {
     struct sluice_engine *e = c->e;
     const struct model *m = &e->model;
-    int32_t *rows = cpu_buffer(e->backend, m->output_rows.id);
+    int32_t *rows = CPU_BUFFER(e->backend, m->output_rows);
     float *last =
         c->options.hidden ? c->options.hidden + m->n_layers * c->total * m->hidden_size : NULL;
     for (uint32_t i = 0; i < batch->n_segments; i++) {

@@ -129,9 +129,9 @@ static size_t operand_bytes(const struct operand *o)
     return flag ? sizeof(scalar_flag) : sizeof(uint32_t);
 }
 
+/* Nodes of one op and layer: those the second was pushed for. */
 static bool same_node(const struct node *a, const struct node *b)
 {
-    if (a->op != b->op || a->layer != b->layer) return false;
     const struct op_info *info = op_info(a->op);
     for (uint32_t i = 0; i < info->n_operands; i++) {
         const struct operand *o = &info->operands[i];

@@ -12,6 +12,16 @@ float *cpu_resolve(const struct cpu_backend *be, uint32_t id)
     return be->buffers[(id & INDEX_MASK) - 1];
 }
 
+const struct buffer *cpu_buffer_decl(const struct cpu_backend *be, uint32_t id)
+{
+    return &be->graph->buffers.items[(id & INDEX_MASK) - 1];
+}
+
+uint32_t cpu_weight_index(uint32_t id)
+{
+    return (id & INDEX_MASK) - 1;
+}
+
 uint32_t cpu_width(const struct cpu_backend *be, uint32_t id)
 {
     return be->graph->buffers.items[(id & INDEX_MASK) - 1].width;

@@ -29,25 +29,25 @@ static bool uses_int8(const struct cpu_backend *be, const struct weight_decl *de
     }
 }
 
-/* Walks the nodes once: which projections find their input already in act_dense. */
-static void mark_quantize(struct cpu_backend *be, uint64_t *max_dense)
+/*
+ * Walks the nodes once: which projections find their input already in act_dense. max_values: of any
+ * input.
+ */
+static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
 {
     const struct graph *g = be->graph;
-    uint32_t held = 0;
-    *max_dense = 0;
+    const struct buffer *held = NULL;
+    *max_values = 0;
     for (uint32_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
         if (node->op != OP_KIND_matmul) continue;
-        const struct op_matmul *op = &node->u.matmul;
-        uint32_t w = (op->w.id & 0xfffffu) - 1;
+        uint32_t w = WEIGHT_INDEX(node->u.matmul.w);
         if (!uses_int8(be, &g->weights.items[w], &be->weights[w].matrix)) continue;
-        be->node_mode[n] = op->x.id == held ? NODE_INT8 : NODE_QUANTIZE;
-        held = op->x.id;
-        struct plan_dims dims = be->options.dims;
-        uint32_t x = (op->x.id & 0xfffffu) - 1;
-        uint64_t rows = plan_rows(role_rows(g->buffers.items[x].role), dims, g->n_picks);
-        uint64_t need = rows * g->buffers.items[x].width;
-        if (need > *max_dense) *max_dense = need;
+        const struct buffer *x = BUFFER_DECL(be, node->u.matmul.x);
+        be->node_mode[n] = x == held ? NODE_INT8 : NODE_QUANTIZE;
+        held = x;
+        uint64_t rows = plan_rows(role_rows(x->role), be->options.dims, g->n_picks);
+        if (rows * x->width > *max_values) *max_values = rows * x->width;
     }
 }
 
@@ -89,12 +89,16 @@ static enum sluice_status alloc_round(struct cpu_backend *be, struct sluice_erro
 static void find_banks(struct cpu_backend *be)
 {
     const struct graph *g = be->graph;
-    for (uint32_t n = 0, grouped = 0; n < g->nodes.n; n++) {
+    const struct node *grouped = NULL;
+    for (uint32_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
-        if (node->op == OP_KIND_group_picks) grouped = n;
-        if (node->op != OP_KIND_experts) continue;
-        if (g->nodes.items[grouped].u.group_picks.offsets.id == node->u.experts.offsets.id)
-            be->next_bank[grouped] = be->weights[(node->u.experts.bank.id & 0xfffffu) - 1].bank;
+        if (node->op == OP_KIND_group_picks) grouped = node;
+        if (node->op != OP_KIND_experts || !grouped) continue;
+        if (BUFFER_DECL(be, grouped->u.group_picks.offsets) !=
+            BUFFER_DECL(be, node->u.experts.offsets))
+            continue;
+        uint32_t w = WEIGHT_INDEX(node->u.experts.bank);
+        be->next_bank[grouped - g->nodes.items] = be->weights[w].bank;
     }
 }
 

@@ -34,8 +34,10 @@ enum sluice_status cpu_open(struct cpu_backend **out, const struct graph *graph,
 void cpu_close(struct cpu_backend **backend);
 
 /* Storage of a buffer of the graph, for filling inputs and reading results; NULL: unknown id. */
+#define CPU_BUFFER(backend, b) cpu_buffer((backend), (b).id)
 void *cpu_buffer(struct cpu_backend *backend, uint32_t id);
 /* Gives a borrowed buffer its memory, which must outlive the backend. False: not such a buffer. */
+#define CPU_BIND_BORROWED(backend, b, data) cpu_bind_borrowed((backend), (b).id, (data))
 bool cpu_bind_borrowed(struct cpu_backend *backend, uint32_t id, const void *data);
 
 /*

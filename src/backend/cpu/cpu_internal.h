@@ -74,7 +74,13 @@ uint32_t cpu_width(const struct cpu_backend *be, uint32_t id);
 uint32_t cpu_rows(const struct cpu_backend *be, uint32_t id);
 #define WT(task, w) cpu_weight((task)->be, (w).id)
 const struct weight_data *cpu_weight(const struct cpu_backend *be, uint32_t id);
+#define BANK_INT8(task, w) cpu_bank_int8((task)->be, (w).id)
 uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id);
+/* The declaration behind an id: what may be compared, and asked for its shape. */
+#define BUFFER_DECL(be, b) cpu_buffer_decl((be), (b).id)
+const struct buffer *cpu_buffer_decl(const struct cpu_backend *be, uint32_t id);
+#define WEIGHT_INDEX(w) cpu_weight_index((w).id)
+uint32_t cpu_weight_index(uint32_t id);
 #define STATE_INDEX(task, s) cpu_state_index((task)->be, (s).id)
 uint32_t cpu_state_index(const struct cpu_backend *be, uint32_t id);
 

@@ -211,7 +211,7 @@ void cpu_experts(const struct task *t, const struct node *node)
 {
     const struct op_experts *op = &node->u.experts;
     struct cpu_backend *be = t->be;
-    uint8_t int8 = cpu_bank_int8(be, op->bank.id);
+    uint8_t int8 = BANK_INT8(t, op->bank);
     struct experts_run run = {
         .op = op,
         .bank = WT(t, op->bank)->bank,
