@@ -34,6 +34,15 @@ static void print_log(void *user, enum sluice_log_level level, const char *messa
     say("%s%s", level == SLUICE_LOG_WARNING ? "warning: " : "", message);
 }
 
+/* Reading weights at open: one line on a terminal, for each of its parts. */
+static void show_loading(void *user, uint64_t done, uint64_t total)
+{
+    struct app *app = user;
+    if (app->progress.total != total) progress_begin(&app->progress, "loading", "", total);
+    progress_update(&app->progress, done);
+    if (done >= total) progress_end(&app->progress);
+}
+
 void app_engine_options(struct app *app, struct sluice_engine_options *options)
 {
     const struct args *args = app->args;
@@ -44,6 +53,14 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->top_k_experts = (uint32_t)args->top_k_experts;
     /* A chunk above the engine's own batch size needs room for it. */
     if (args->chunk > 512) options->max_batch_tokens = (uint32_t)args->chunk;
+    options->ram_bytes = args->ram;
+    options->n_slots = (uint32_t)args->slots;
+    options->io = (enum sluice_io)args->io;
+    options->queue_depth = (uint32_t)args->queue_depth;
+    options->preload = args->preload;
+    options->plan_ctx = (uint32_t)args->ctx;
+    options->load_progress = show_loading;
+    options->load_user = app;
     options->log = print_log;
     options->log_user = app;
 }

@@ -8,7 +8,7 @@
 
 #include "nearest.h"
 
-enum kind { FLAG, TEXT, COUNT, REAL, PRECISION, TEXTS, BIASES };
+enum kind { FLAG, TEXT, COUNT, BYTES, REAL, PRECISION, CHOICE, TEXTS, BIASES };
 
 enum {
 #define C(name, synopsis, summary) BIT_##name = 1 << COMMAND_##name,
@@ -20,6 +20,8 @@ enum {
     TOKENIZE = BIT_tokenize,
     DETOKENIZE = BIT_detokenize,
     INSPECT = BIT_inspect,
+    SYNTH = BIT_synth,
+    ENGINE = RUN | LOGITS | PERPLEXITY | INSPECT, /* what opens a model */
     ALL_COMMANDS = (1 << N_COMMANDS) - 1,
 };
 
@@ -59,6 +61,21 @@ static bool parse_count(const char *text, uint64_t *value)
     unsigned long long v = strtoull(text, &end, 10);
     *value = v;
     return *end == '\0' && errno == 0;
+}
+
+/* A count with K, M or G, powers of 1024, behind it; fractions as in 1.5G are fine. */
+static bool parse_bytes(const char *text, uint64_t *value)
+{
+    static const char units[] = "KMG";
+    if (!isdigit((unsigned char)*text)) return false;
+    char *end;
+    double number = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (*end && (!unit || end[1] != '\0')) return false;
+    for (const char *u = units; unit && u <= unit; u++) number *= 1024;
+    if (!(number >= 1 && number < 0x1p63)) return false;
+    *value = (uint64_t)number;
+    return true;
 }
 
 static bool parse_real(const char *text, double *value)
@@ -128,6 +145,21 @@ static bool store_precision(enum sluice_precision *precision, const char *value)
     return true;
 }
 
+/* The place of value in a list like "mlx|bf16". */
+static bool store_choice(unsigned *choice, const char *list, const char *value)
+{
+    size_t len = strlen(value);
+    for (unsigned i = 0; *list; i++) {
+        size_t n = strcspn(list, "|");
+        if (n == len && memcmp(list, value, n) == 0) {
+            *choice = i;
+            return true;
+        }
+        list += n + (list[n] == '|');
+    }
+    return false;
+}
+
 static bool store(const struct option *o, struct args *args, const char *value)
 {
     void *field = (char *)args + o->offset;
@@ -142,7 +174,9 @@ static bool store(const struct option *o, struct args *args, const char *value)
         double *real = field;
         return parse_real(value, real) && real_in_range(*real, o->range);
     }
+    case BYTES: return parse_bytes(value, field);
     case PRECISION: return store_precision(field, value);
+    case CHOICE: return store_choice(field, o->arg, value);
     case TEXTS: return store_text(field, value);
     case BIASES: return store_bias(field, value);
     }
@@ -155,7 +189,9 @@ static void describe_values(const struct option *o, struct buffer *out)
     switch (o->kind) {
     case COUNT: buffer_printf(out, "a whole number in %s", o->range); break;
     case REAL: buffer_printf(out, "a number in %s", o->range); break;
+    case BYTES: buffer_text(out, "a size as in 800M or 12G"); break;
     case PRECISION: buffer_text(out, "'exact' or 'fast'"); break;
+    case CHOICE: buffer_printf(out, "one of %s", o->arg); break;
     case BIASES: buffer_text(out, "a token id and a number as in 42=-1.5"); break;
     case TEXTS:
     case TEXT:
@@ -284,6 +320,9 @@ static bool check_combination(const struct args *args, struct buffer *message)
     case COMMAND_perplexity: return exactly_one(args, texts, 2, message);
     case COMMAND_logits:
         return exactly_one(args, ids, 1, message) && exactly_one(args, out, 1, message);
+    case COMMAND_synth:
+        if (!args->model) buffer_text(message, "'synth' needs the folder to write");
+        return args->model != NULL;
     case COMMAND_tokenize:
     case COMMAND_detokenize:
     case COMMAND_inspect:

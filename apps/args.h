@@ -40,7 +40,9 @@ struct biases {
 typedef bool option_FLAG;
 typedef const char *option_TEXT;
 typedef uint64_t option_COUNT;
+typedef uint64_t option_BYTES;
 typedef double option_REAL;
+typedef unsigned option_CHOICE; /* the place among the words of its argument */
 typedef enum sluice_precision option_PRECISION;
 typedef struct texts option_TEXTS;
 typedef struct biases option_BIASES;

@@ -109,6 +109,15 @@ struct sluice_engine_options {
     uint32_t queue_depth; /* reads in flight; 0: 32 */
     bool preload;         /* fill the expert slots at open */
     uint32_t plan_ctx;    /* tokens of context the memory plan keeps room for; 0: the default */
+    /*
+     * For studies of routing and caches. route chooses the experts of one token in one layer
+     * instead of the router: k distinct ids, ascending; their weights become 1 / k, so the text
+     * means nothing. routed is told what was chosen: ids [n_tokens][k]. layer counts from 0, token
+     * from the opening of the engine. Called on the thread inside sluice_eval(). NULL: off.
+     */
+    void (*route)(void *user, uint32_t layer, uint64_t token, uint32_t k, int32_t *ids);
+    void (*routed)(void *user, uint32_t layer, uint32_t n_tokens, uint32_t k, const int32_t *ids);
+    void *route_user;
     /* Told how far reading weights at open has come; NULL: not wanted. */
     void (*load_progress)(void *user, uint64_t done, uint64_t total);
     void *load_user;
@@ -117,9 +126,10 @@ struct sluice_engine_options {
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
 
 /*
- * Opens the model at path (a folder with config.json and safetensors files). Weights are mapped,
- * not read. options may be NULL. Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM,
- * ARGUMENT. A missing or unusable tokenizer is no error here.
+ * Opens the model at path (a folder with config.json and safetensors files). Dense weights are read
+ * into memory, experts when they are needed, unless io is SLUICE_IO_MMAP. options may be NULL.
+ * Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM, ARGUMENT. A missing or unusable
+ * tokenizer is no error here.
  */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_engine_open(sluice_engine **engine, const char *path,
@@ -277,7 +287,10 @@ enum sluice_detokenize_flags {
     SLUICE_DETOKENIZE_SKIP_SPECIAL = 1, /* leave special tokens out */
 };
 
-/* Bytes of the ids; *len as *n above. No NUL is added. Errors: ARGUMENT (id out of range). */
+/*
+ * Text of the ids; *len as *n above. Bytes that form no UTF-8 character become U+FFFD, as in the
+ * reference implementation. No NUL is added. Errors: ARGUMENT (id out of range).
+ */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_detokenize(const sluice_tokenizer *tokenizer, const int32_t *ids, size_t n, unsigned flags,
                   char *text, size_t cap, size_t *len, struct sluice_error *err);
@@ -295,7 +308,8 @@ struct sluice_text_stream {
     uint8_t n_pending;
 };
 /*
- * The text that id completes goes to out (at most cap bytes; sluice_token_bytes() + 4 suffice).
+ * The text that id completes goes to out, at most cap bytes; three times the token's bytes and 3
+ * suffice. With less room nothing happens, and *len is what is needed (ARGUMENT).
  * Bytes that cannot become UTF-8 are emitted as U+FFFD. Special tokens give no text.
  */
 SLUICE_API enum sluice_status sluice_text_stream_push(struct sluice_text_stream *stream,

@@ -74,6 +74,7 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
                             .features = features,
                             .int8 = !exact,
                             .dims = {e->options.max_batch_tokens, e->max_outputs},
+                            .routing = {e->options.route, e->options.routed, e->options.route_user},
                             .share_buffers = true};
     TRY(cpu_open(&e->backend, &m->graph, m->weights, &o, err));
     if (m->rope_values && !CPU_BIND_BORROWED(e->backend, m->rope_freqs, m->rope_values))

@@ -122,6 +122,11 @@ static enum sluice_status bind_vector(struct binder *b, const char *name,
     const struct tensor *t;
     float *values;
     TRY(find_small(b, name, decl->cols, &t));
+    if (t->rank != 1)
+        return err_set(b->err, SLUICE_E_MISMATCH,
+                       "%s: tensor '%s' has rank %u where one of %u is "
+                       "needed",
+                       checkpoint_file_name(b->cp, t), name, t->rank, 1u);
     TRY(new_values(b, decl->cols, &values));
     enum vector_transform transform = b->arch->sources[decl->role].transform;
     for (uint32_t i = 0; i < decl->cols; i++) {

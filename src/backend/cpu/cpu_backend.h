@@ -13,12 +13,20 @@
 #include "kernel/kernel.h"
 #include "store/expert_store.h"
 
+/* Hooks of sluice_engine_options; NULL: off. Called by thread 0. */
+struct cpu_routing {
+    void (*route)(void *user, uint32_t layer, uint64_t token, uint32_t k, int32_t *ids);
+    void (*routed)(void *user, uint32_t layer, uint32_t n_tokens, uint32_t k, const int32_t *ids);
+    void *user;
+};
+
 struct cpu_options {
     uint32_t n_threads;
     uint32_t features; /* enum cpu_feature */
     bool int8;         /* activations of packed weights in int8 */
     struct plan_dims dims;
-    bool share_buffers;         /* false: every buffer has storage of its own */
+    bool share_buffers; /* false: every buffer has storage of its own */
+    struct cpu_routing routing;
     struct expert_store *store; /* NULL: experts are where banks say they are mapped */
 };
 

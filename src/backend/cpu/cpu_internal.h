@@ -47,6 +47,7 @@ struct cpu_backend {
     size_t scratch_bytes;
     size_t total_bytes;
     uint64_t expert_uses;
+    uint64_t tokens; /* that earlier runs evaluated */
     /* of the run in progress */
     const struct batch *batch;
     uint32_t begin, end;

@@ -3,9 +3,27 @@
 
 #include "backend/cpu/cpu_internal.h"
 
+/* The caller's choice instead of the router's, with equal weights. */
+static void route_by_hook(const struct task *t, const struct node *node)
+{
+    const struct op_router *op = &node->u.router;
+    const struct cpu_routing *routing = &t->be->options.routing;
+    int32_t *ids = BUF_I32(t, op->ids);
+    float *weights = BUF(t, op->weights);
+    uint32_t n = N_ROWS(t, op->logits);
+    for (uint32_t r = 0; r < n; r++)
+        routing->route(routing->user, node->layer, t->be->tokens + r, op->k,
+                       ids + (size_t)r * op->k);
+    for (size_t i = 0; i < (size_t)n * op->k; i++) weights[i] = 1.0f / (float)op->k;
+}
+
 void cpu_router(const struct task *t, const struct node *node)
 {
     const struct op_router *op = &node->u.router;
+    if (t->be->options.routing.route) {
+        if (t->thread == 0) route_by_hook(t, node);
+        return;
+    }
     size_t n_experts = WIDTH(t, op->logits);
     uint32_t begin, end;
     share(t, N_ROWS(t, op->logits), 1, &begin, &end);
@@ -47,6 +65,8 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     int32_t *rows = BUF_I32(t, op->rows);
     int32_t *places = BUF_I32(t, op->places);
     uint32_t k = WIDTH(t, op->ids), n = N_ROWS(t, op->ids) * k;
+    const struct cpu_routing *routing = &t->be->options.routing;
+    if (routing->routed) routing->routed(routing->user, node->layer, N_ROWS(t, op->ids), k, ids);
     memset(offsets, 0, (op->n_experts + 1) * sizeof *offsets);
     for (uint32_t i = 0; i < n; i++) offsets[ids[i] + 1]++;
     for (uint32_t e = 0; e < op->n_experts; e++) offsets[e + 1] += offsets[e];
