@@ -1,0 +1,120 @@
+/*
+ * What the processor offers and the operating system saves at a context switch. A set of
+ * instructions counts only when every extension that its kernels are compiled with is there.
+ */
+#include <string.h>
+
+#include "base/bits.h"
+#include "kernel/kernel.h"
+
+static const struct {
+    uint32_t bit;
+    const char *text;
+} features_known[] = {
+#define F(name, bit, text) {CPU_##name, text},
+#include "kernel/cpu.def"
+#undef F
+};
+
+/* Features below this bit are x86's, the others ARM's. */
+enum { ARM_FIRST_BIT = 8 };
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+struct registers {
+    uint32_t a, b, c, d;
+};
+
+static struct registers cpuid(uint32_t leaf)
+{
+    struct registers r = {0, 0, 0, 0};
+    if (!__get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d)) r = (struct registers){0, 0, 0, 0};
+    return r;
+}
+
+static uint32_t saved_state(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static bool has(uint32_t word, uint32_t bits)
+{
+    return (word & bits) == bits;
+}
+
+uint32_t cpu_detect(void)
+{
+    /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
+    const uint32_t ymm_state = 0x6, zmm_state = 0xe6;
+    struct registers base = cpuid(1);
+    struct registers extended = cpuid(7);
+    if (!has(base.c, bit_OSXSAVE | bit_AVX)) return 0;
+    uint32_t state = saved_state();
+    uint32_t features = 0;
+    if (!has(state, ymm_state) || !has(base.c, bit_FMA | bit_F16C)) return 0;
+    if (!has(extended.b, bit_AVX2)) return 0;
+    features |= CPU_AVX2;
+    if (!has(state, zmm_state)) return features;
+    if (!has(extended.b, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ)) return features;
+    features |= CPU_AVX512;
+    if (has(extended.c, bit_AVX512VNNI)) features |= CPU_AVX512_VNNI;
+    return features;
+}
+
+#elif defined(__aarch64__)
+
+uint32_t cpu_detect(void)
+{
+    return CPU_NEON;
+}
+
+#else
+
+uint32_t cpu_detect(void)
+{
+    return 0;
+}
+
+#endif
+
+static bool same_family(uint32_t a, uint32_t b)
+{
+    return (a >> ARM_FIRST_BIT != 0) == (b >> ARM_FIRST_BIT != 0);
+}
+
+bool cpu_mask(const char *text, uint32_t *features)
+{
+    if (!text || !*text) return true;
+    uint32_t level = 0;
+    if (strcmp(text, "scalar") != 0) {
+        for (size_t i = 0; i < COUNT_OF(features_known); i++)
+            if (strcmp(text, features_known[i].text) == 0) level = features_known[i].bit;
+        if (!level) return false;
+    }
+    uint32_t kept = 0;
+    for (size_t i = 0; i < COUNT_OF(features_known); i++) {
+        uint32_t bit = features_known[i].bit;
+        if (bit <= level && same_family(bit, level)) kept |= bit;
+    }
+    *features &= kept;
+    return true;
+}
+
+void cpu_describe(uint32_t features, char *out, size_t cap)
+{
+    if (cap == 0) return;
+    size_t used = 0;
+    for (size_t i = 0; i <= COUNT_OF(features_known); i++) {
+        const char *text = "scalar";
+        if (i < COUNT_OF(features_known)) text = features_known[i].text;
+        bool present =
+            i < COUNT_OF(features_known) ? (features & features_known[i].bit) != 0 : used == 0;
+        if (!present) continue;
+        if (used && used + 1 < cap) out[used++] = ' ';
+        for (; *text && used + 1 < cap; text++) out[used++] = *text;
+    }
+    out[used] = '\0';
+}

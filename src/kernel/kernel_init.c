@@ -1,0 +1,36 @@
+#include "kernel/kernel.h"
+#include "kernel/levels.h"
+
+static const char *const type_names[WTYPE_COUNT] = {
+#define T(name, bits, text) [WTYPE_##name] = text,
+#include "kernel/wtype.def"
+#undef T
+};
+
+static const uint8_t type_bits[WTYPE_COUNT] = {
+#define T(name, bits, text) [WTYPE_##name] = bits,
+#include "kernel/wtype.def"
+#undef T
+};
+
+const char *wtype_name(enum wtype type)
+{
+    return type_names[type];
+}
+
+uint32_t wtype_bits(enum wtype type)
+{
+    return type_bits[type];
+}
+
+void kernels_init(struct kernels *k, uint32_t features)
+{
+    kernels_init_ref(k);
+#if defined(__x86_64__)
+    if (features & CPU_AVX2) kernels_init_avx2(k);
+    if (features & CPU_AVX512) kernels_init_avx512(k);
+    if ((features & CPU_AVX512) && (features & CPU_AVX512_VNNI)) kernels_init_vnni(k);
+#else
+    (void)features;
+#endif
+}

@@ -1,0 +1,13 @@
+/* One function per instruction set that fills the slots it has a version for. Inside src/kernel
+ * only. */
+#ifndef SLUICE_KERNEL_LEVELS_H
+#define SLUICE_KERNEL_LEVELS_H
+
+#include "kernel/kernel.h"
+
+void kernels_init_ref(struct kernels *k); /* every slot */
+void kernels_init_avx2(struct kernels *k);
+void kernels_init_avx512(struct kernels *k);
+void kernels_init_vnni(struct kernels *k);
+
+#endif

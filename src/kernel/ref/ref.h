@@ -1,0 +1,42 @@
+/* The reference: each subject fills its slots. Inside src/kernel/ref only. */
+#ifndef SLUICE_KERNEL_REF_H
+#define SLUICE_KERNEL_REF_H
+
+#include "kernel/kernel.h"
+
+void ref_init_matmul(struct kernels *k);
+void ref_init_elementwise(struct kernels *k);
+void ref_init_norm(struct kernels *k);
+void ref_init_moe(struct kernels *k);
+void ref_init_delta(struct kernels *k);
+void ref_init_attention(struct kernels *k);
+
+/* W[row][0 .. cols) as f32: exact for every type but the one rounding of q * scale + bias. */
+void ref_dequant_row(const struct wmat *w, uint32_t row, float *y);
+/* The integers of a packed row, one byte each. */
+void ref_unpack_row(const struct wmat *w, uint32_t row, uint8_t *q);
+
+/* bf16 element i of an array at any address. */
+float ref_bf16_at(const uint8_t *array, size_t i);
+
+/* Eight partial sums let the compiler use vectors without reordering anything. */
+static inline float ref_sum_lanes(const float lane[8])
+{
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+static inline float ref_dot(const float *a, const float *b, uint32_t n)
+{
+    float lane[8] = {0};
+    uint32_t whole = n / 8 * 8;
+    for (uint32_t i = 0; i < whole; i += 8)
+        for (uint32_t j = 0; j < 8; j++) lane[j] += a[i + j] * b[i + j];
+    for (uint32_t i = whole; i < n; i++) lane[i - whole] += a[i] * b[i];
+    return ref_sum_lanes(lane);
+}
+
+float ref_sigmoid(float x);
+float ref_silu(float x);
+
+#endif

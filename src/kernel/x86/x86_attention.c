@@ -1,0 +1,112 @@
+/* One query head against one block of positions, with the softmax kept online (arXiv:1805.02867).
+ */
+#include <math.h>
+
+#include "kernel/x86/x86.h"
+
+/* Rows of keys or values in either format; `half` is a constant at every call. */
+INLINE vf load_cache(const void *rows, size_t i, uint32_t left, bool half)
+{
+    if (!half) return vf_load_upto((const float *)rows + i, left);
+    const uint16_t *p = (const uint16_t *)rows + i;
+    return left >= LANES ? vf_load_f16(p) : vf_load_f16_tail(p, left);
+}
+
+enum { KEYS = 4, CHUNK = 4 };
+
+INLINE void score_keys(const float *q, const void *keys, uint32_t first, uint32_t count,
+                       uint32_t head_dim, float scale, bool half, float *scores)
+{
+    vf acc[KEYS];
+    for (uint32_t j = 0; j < count; j++) acc[j] = vf_set(0);
+    for (uint32_t d = 0; d < head_dim; d += LANES) {
+        uint32_t left = head_dim - d;
+        vf query = vf_load_upto(q + d, left);
+        for (uint32_t j = 0; j < count; j++) {
+            vf key = load_cache(keys, (size_t)(first + j) * head_dim + d, left, half);
+            acc[j] = vf_fma(query, key, acc[j]);
+        }
+    }
+    for (uint32_t j = 0; j < count; j++) scores[first + j] = vf_sum(acc[j]) * scale;
+}
+
+/*
+ * Turns scores, padded with -infinity, into exp(score - max), moves st to the new maximum and
+ * returns the factor that brings older sums to it.
+ */
+INLINE float softmax_update(float *scores, uint32_t count, struct softmax_state *st)
+{
+    vf max_lanes = vf_set(st->max);
+    for (uint32_t j = 0; j < count; j += LANES) max_lanes = vf_max(vf_load(scores + j), max_lanes);
+    float max = vf_max_lane(max_lanes);
+    float rescale = max > st->max ? expf(st->max - max) : 1;
+    vf sum = vf_set(0);
+    for (uint32_t j = 0; j < count; j += LANES) {
+        vf e = vf_exp(vf_sub(vf_load(scores + j), vf_set(max)));
+        vf_store(scores + j, e);
+        sum = vf_add(sum, e);
+    }
+    st->sum = st->sum * rescale + vf_sum(sum);
+    st->max = max;
+    return rescale;
+}
+
+/* acc[d ..] of `vectors` vectors, a constant at every call; the last may be a tail. */
+INLINE void add_values(const float *scores, const void *values, uint32_t count, uint32_t head_dim,
+                       uint32_t d, uint32_t vectors, vf rescale, bool half, float *acc)
+{
+    vf sum[CHUNK];
+    for (uint32_t c = 0; c < vectors; c++) {
+        uint32_t at = d + c * LANES;
+        sum[c] = vf_mul(vf_load_upto(acc + at, head_dim - at), rescale);
+    }
+    for (uint32_t j = 0; j < count; j++) {
+        vf weight = vf_set(scores[j]);
+        for (uint32_t c = 0; c < vectors; c++) {
+            uint32_t at = d + c * LANES;
+            vf value = load_cache(values, (size_t)j * head_dim + at, head_dim - at, half);
+            sum[c] = vf_fma(weight, value, sum[c]);
+        }
+    }
+    for (uint32_t c = 0; c < vectors; c++) {
+        uint32_t at = d + c * LANES;
+        vf_store_upto(acc + at, head_dim - at, sum[c]);
+    }
+}
+
+INLINE void attention_block(const float *q, const void *keys, const void *values, uint32_t count,
+                            uint32_t head_dim, float scale, struct softmax_state *st, bool half,
+                            float *acc)
+{
+    float scores[ATTENTION_BLOCK];
+    uint32_t j = 0, d = 0;
+    for (; j + KEYS <= count; j += KEYS)
+        score_keys(q, keys, j, KEYS, head_dim, scale, half, scores);
+    for (; j < count; j++) score_keys(q, keys, j, 1, head_dim, scale, half, scores);
+    for (; j % LANES != 0; j++) scores[j] = -INFINITY;
+    vf rescale = vf_set(softmax_update(scores, count, st));
+    for (; d + CHUNK * LANES <= head_dim; d += CHUNK * LANES)
+        add_values(scores, values, count, head_dim, d, CHUNK, rescale, half, acc);
+    for (; d < head_dim; d += LANES)
+        add_values(scores, values, count, head_dim, d, 1, rescale, half, acc);
+}
+
+static void attention_block_f32(const float *q, const float *keys, const float *values,
+                                uint32_t count, uint32_t head_dim, float scale,
+                                struct softmax_state *st, float *acc)
+{
+    attention_block(q, keys, values, count, head_dim, scale, st, false, acc);
+}
+
+static void attention_block_f16(const float *q, const uint16_t *keys, const uint16_t *values,
+                                uint32_t count, uint32_t head_dim, float scale,
+                                struct softmax_state *st, float *acc)
+{
+    attention_block(q, keys, values, count, head_dim, scale, st, true, acc);
+}
+
+void SET(x86_init_attention)(struct kernels *k)
+{
+    k->attention_block_f32 = attention_block_f32;
+    k->attention_block_f16 = attention_block_f16;
+}
