@@ -1,0 +1,393 @@
+/*
+ * kerncheck --bench: every version of the kernels that matter, at the sizes of real models. A
+ * sample is one pass over the operands; the median of the samples is printed with the quartiles.
+ * Weights that must come from memory lie in a buffer much larger than any cache.
+ */
+#include <fnmatch.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kerncheck.h"
+
+enum { SAMPLES = 15, COLS = 2048, CACHED_ROWS = 512, MAX_TOKENS = 512, MAX_THREADS = 64 };
+enum { DRAM_BYTES = 192 << 20 };
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void *room(size_t bytes)
+{
+    void *p = NULL;
+    if (posix_memalign(&p, 64, bytes) != 0) {
+        perror("posix_memalign");
+        exit(2);
+    }
+    madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+/* What one thread does in a sample: rows [row0, row1) of a matrix, or repeats of a row kernel. */
+struct job {
+    void (*run)(const struct job *job);
+    const struct kernels *k;
+    const void *operands;
+    uint32_t row0, row1, n;
+    void *scratch;
+};
+
+static void *run_job(void *job)
+{
+    const struct job *j = job;
+    j->run(j);
+    return NULL;
+}
+
+/* Splits [0, rows) over the threads in whole sixteens. */
+static double sample(const struct job *whole, uint32_t threads)
+{
+    pthread_t ids[MAX_THREADS];
+    struct job jobs[MAX_THREADS];
+    uint32_t rows = whole->row1, share = (uint32_t)align_up(div_up_u32(rows, threads), 16);
+    double start = now();
+    for (uint32_t i = 0; i < threads; i++) {
+        jobs[i] = *whole;
+        jobs[i].row0 = min_u32(rows, i * share);
+        jobs[i].row1 = min_u32(rows, (i + 1) * share);
+        jobs[i].scratch = (uint8_t *)whole->scratch + i * matmul_scratch_bytes(COLS);
+        if (i > 0 && pthread_create(&ids[i], NULL, run_job, &jobs[i]) != 0) exit(2);
+    }
+    run_job(&jobs[0]);
+    for (uint32_t i = 1; i < threads; i++) pthread_join(ids[i], NULL);
+    return now() - start;
+}
+
+struct result {
+    double median, low, high, best; /* seconds; low and high are the quartiles */
+};
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static struct result measure(const struct job *job, uint32_t threads)
+{
+    double times[SAMPLES];
+    sample(job, threads);
+    for (int i = 0; i < SAMPLES; i++) times[i] = sample(job, threads);
+    qsort(times, SAMPLES, sizeof times[0], compare_doubles);
+    return (struct result){times[SAMPLES / 2], times[SAMPLES / 4], times[SAMPLES * 3 / 4],
+                           times[0]};
+}
+
+static void print_result(const struct bench_options *o, const char *name, const char *from,
+                         uint32_t n, struct result r, double bytes, double operations)
+{
+    double gb = bytes / r.median * 1e-9, gop = operations / r.median * 1e-9;
+    double spread = (r.high - r.low) / r.median * 100;
+    if (o->json) {
+        printf(
+            "{\"name\": \"%s\", \"from\": \"%s\", \"n\": %u, \"threads\": %u, \"seconds\": %.9g, "
+            "\"low\": %.9g, \"high\": %.9g, \"best\": %.9g, \"gb_per_s\": %.4g, \"gop_per_s\": "
+            "%.4g}\n",
+            name, from, n, o->threads, r.median, r.low, r.high, r.best, gb, gop);
+    } else {
+        printf("%-32s %-6s n %3u  %10.2f us  +-%5.1f%%  %7.2f GB/s  %8.2f GOP/s  "
+               "best %7.2f GB/s\n",
+               name, from, n, r.median * 1e6, spread, gb, gop, bytes / r.best * 1e-9);
+    }
+    fflush(stdout);
+}
+
+static bool wanted(const struct bench_options *o, const char *name)
+{
+    for (int i = 0; i < o->n_globs; i++)
+        if (fnmatch(o->globs[i], name, 0) == 0) return true;
+    return o->n_globs == 0;
+}
+
+/* The bandwidth of reading: one pass of additions over more than the caches hold. */
+static void run_stream(const struct job *job)
+{
+    const uint64_t *words = job->operands;
+    uint64_t sums[8] = {0};
+    volatile uint64_t sink;
+    for (size_t i = (size_t)job->row0 * 8; i < (size_t)job->row1 * 8; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] += words[i + (size_t)j];
+    sink = sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
+    (void)sink;
+}
+
+struct products {
+    struct wmat w;
+    const float *x;
+    struct act8 act;
+    float *y;
+    uint32_t ldy;
+};
+
+static void run_matmul_f32(const struct job *job)
+{
+    const struct products *p = job->operands;
+    job->k->matmul_f32[p->w.type](&p->w, job->row0, job->row1, p->x, COLS, job->n, p->y, p->ldy,
+                                  job->scratch);
+}
+
+static void run_matmul_i8(const struct job *job)
+{
+    const struct products *p = job->operands;
+    job->k->matmul_i8[p->w.type](&p->w, job->row0, job->row1, &p->act, 0, job->n, p->y, p->ldy,
+                                 job->scratch);
+}
+
+struct world {
+    const struct bench_options *options;
+    uint8_t *memory; /* DRAM_BYTES of random bits */
+    uint8_t *bf16;   /* as many scales as any matrix has */
+    float *x, *y;
+    struct act8 act;
+    void *scratch;
+};
+
+static struct world make_world(const struct bench_options *o, uint64_t seed)
+{
+    struct world w = {.options = o};
+    struct rng rng = {seed};
+    struct kernels k;
+    size_t n = (size_t)MAX_TOKENS * COLS, scales = (size_t)DRAM_BYTES / 8;
+    w.memory = room(DRAM_BYTES);
+    w.bf16 = room(scales);
+    w.x = room(n * sizeof(float));
+    w.y = room(((size_t)DRAM_BYTES / 512 + (size_t)MAX_TOKENS * CACHED_ROWS) * sizeof(float));
+    w.act = (struct act8){COLS, room(n), room(n / 8), room(n / 8)};
+    w.scratch = room(MAX_THREADS * matmul_scratch_bytes(COLS));
+    for (size_t i = 0; i < DRAM_BYTES; i += 8) {
+        /* No bf16 and no f32 of these is denormal, infinite or NaN. */
+        uint64_t bits = (rng_u64(&rng) & 0xbfffbfffbfffbfff) | 0x2000200020002000;
+        memcpy(w.memory + i, &bits, sizeof bits);
+    }
+    for (size_t i = 0; i < scales / 2; i++) {
+        uint16_t h = f32_to_bf16(rng_float(&rng, -0.01f, 0.01f));
+        memcpy(w.bf16 + 2 * i, &h, sizeof h);
+    }
+    for (size_t i = 0; i < n; i++) w.x[i] = gaussian(&rng);
+    kernels_init(&k, cpu_detect());
+    k.quantize_act8(w.x, (uint32_t)n, w.act.q, w.act.scale, w.act.sum);
+    return w;
+}
+
+struct case_of_product {
+    enum wtype type;
+    bool i8, from_memory;
+    uint32_t n;
+};
+
+static void bench_product(const struct world *world, const struct kernels *k, const char *name,
+                          struct case_of_product c)
+{
+    size_t row = (size_t)COLS * wtype_bits(c.type) / 8;
+    size_t meta = wtype_is_packed(c.type) ? COLS / 64 * 4ul : 0;
+    uint32_t rows = c.from_memory ? (uint32_t)(DRAM_BYTES / row) / 16 * 16 : CACHED_ROWS;
+    struct products p = {.x = world->x, .act = world->act, .y = world->y, .ldy = rows};
+    p.w = (struct wmat){c.type, rows, COLS, 64, world->memory, world->bf16, world->bf16};
+    struct job job = {c.i8 ? run_matmul_i8 : run_matmul_f32, k, &p, 0, rows, c.n, world->scratch};
+    print_result(world->options, name, c.from_memory ? "memory" : "cache", c.n,
+                 measure(&job, world->options->threads), (double)rows * (double)(row + meta),
+                 2.0 * rows * COLS * c.n);
+}
+
+static void bench_matmul(const struct world *world, const struct kernels *k, const char *set,
+                         enum wtype type, bool i8)
+{
+    static const uint16_t token_counts[] = {1, 8, 64, 512};
+    char name[96];
+    snprintf(name, sizeof name, "%s/%s %s", i8 ? "matmul_i8" : "matmul_f32", wtype_name(type), set);
+    if (!wanted(world->options, name)) return;
+    bench_product(world, k, name, (struct case_of_product){type, i8, true, 1});
+    for (size_t i = 0; i < COUNT_OF(token_counts); i++)
+        bench_product(world, k, name, (struct case_of_product){type, i8, false, token_counts[i]});
+}
+
+enum { REPEATS = 256, HEAD = 128, EXPERTS = 256, CHOSEN = 8 };
+
+static void run_rms_norm(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++) job->k->rms_norm(w->x, w->x + COLS, COLS, 1e-6f, w->y);
+}
+
+static void run_swiglu(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++) job->k->swiglu(w->x, w->x + COLS, COLS, w->y);
+}
+
+static void run_conv_silu(const struct job *job)
+{
+    const struct world *w = job->operands;
+    const float *rows[4] = {w->x, w->x + COLS, w->x + 2 * COLS, w->x + 3 * COLS};
+    for (int i = 0; i < REPEATS; i++) job->k->conv_silu(rows, w->x + 4 * COLS, 4, COLS, w->y);
+}
+
+static void run_quantize(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++)
+        job->k->quantize_act8(w->x, COLS, w->act.q, w->act.scale, w->act.sum);
+}
+
+static void run_f16(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++) job->k->f32_to_f16_row(w->x, COLS, (uint16_t *)w->y);
+}
+
+static void run_weighted_sum(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++)
+        job->k->weighted_sum(w->x, COLS, w->x + 8 * COLS, CHOSEN, COLS, w->y);
+}
+
+static void run_top_k(const struct job *job)
+{
+    const struct world *w = job->operands;
+    int32_t ids[CHOSEN];
+    float weights[CHOSEN];
+    for (int i = 0; i < REPEATS; i++)
+        job->k->softmax_top_k(w->x, EXPERTS, CHOSEN, true, ids, weights, w->y);
+}
+
+static void run_delta(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++)
+        job->k->delta_step(w->y, w->x, w->x + HEAD, w->x + 2 * HEAD, 0.9f, 0.01f, HEAD, HEAD,
+                           w->y + HEAD * HEAD);
+}
+
+static void run_decay(const struct job *job)
+{
+    const struct world *w = job->operands;
+    for (int i = 0; i < REPEATS; i++)
+        job->k->decay_beta(w->x, w->x + 32, w->x + 64, w->x + 96, 32, w->y, w->y + 32);
+}
+
+static void run_attention_f16(const struct job *job)
+{
+    const struct world *w = job->operands;
+    const uint16_t *cache = (const uint16_t *)w->memory;
+    struct softmax_state st = {-INFINITY, 0};
+    for (int i = 0; i < REPEATS; i++)
+        job->k->attention_block_f16(w->x, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK,
+                                    HEAD, 1e-4f, &st, w->y);
+}
+
+static void run_attention_f32(const struct job *job)
+{
+    const struct world *w = job->operands;
+    const float *cache = w->x;
+    struct softmax_state st = {-INFINITY, 0};
+    for (int i = 0; i < REPEATS; i++)
+        job->k->attention_block_f32(w->x, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK,
+                                    HEAD, 0.1f, &st, w->y);
+}
+
+/* In cache, one thread. */
+static const struct row_bench {
+    const char *name;
+    void (*run)(const struct job *job);
+    double bytes, operations; /* per call */
+} row_benches[] = {
+    {"rms_norm", run_rms_norm, COLS * 12.0, COLS * 4.0},
+    {"swiglu", run_swiglu, COLS * 12.0, COLS * 4.0},
+    {"conv_silu", run_conv_silu, COLS * 36.0, COLS * 11.0},
+    {"quantize_act8", run_quantize, COLS * 5.0, COLS * 3.0},
+    {"f32_to_f16_row", run_f16, COLS * 6.0, COLS},
+    {"weighted_sum", run_weighted_sum, COLS * 36.0, COLS * 16.0},
+    {"softmax_top_k", run_top_k, EXPERTS * 4.0, EXPERTS *(double)CHOSEN},
+    {"delta_step", run_delta, HEAD *HEAD * 8.0, HEAD *HEAD * 7.0},
+    {"decay_beta", run_decay, 32 * 24.0, 32 * 10.0},
+    {"attention_block_f16", run_attention_f16, ATTENTION_BLOCK *HEAD * 4.0,
+     ATTENTION_BLOCK *HEAD * 4.0},
+    {"attention_block_f32", run_attention_f32, ATTENTION_BLOCK *HEAD * 8.0,
+     ATTENTION_BLOCK *HEAD * 4.0},
+};
+
+static void bench_rows(const struct world *world, const struct kernels *k, const char *set)
+{
+    for (size_t i = 0; i < COUNT_OF(row_benches); i++) {
+        const struct row_bench *b = &row_benches[i];
+        char name[96];
+        snprintf(name, sizeof name, "%s %s", b->name, set);
+        if (!wanted(world->options, name)) continue;
+        memset(world->y, 0, (HEAD * HEAD + HEAD) * sizeof(float));
+        struct job job = {b->run, k, world, 0, 1, 1, world->scratch};
+        struct result r = measure(&job, 1);
+        r = (struct result){r.median / REPEATS, r.low / REPEATS, r.high / REPEATS,
+                            r.best / REPEATS};
+        print_result(world->options, name, "cache", 1, r, b->bytes, b->operations);
+    }
+}
+
+/* How far int8 activations move the result of Gaussian rows. */
+static void print_accuracy(const struct world *world, const struct kernels *k)
+{
+    enum { ROWS = 256, TOKENS = 16 };
+    for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++) {
+        struct wmat w = {(enum wtype)type, ROWS, COLS, 64, world->memory, world->bf16, world->bf16};
+        uint8_t *biases = room((size_t)ROWS * COLS / 64 * 2);
+        float *exact = room(sizeof(float) * ROWS * TOKENS);
+        double error = 0, size = 0;
+        for (size_t i = 0; i < (size_t)ROWS * COLS / 64; i++) {
+            uint16_t h;
+            memcpy(&h, world->bf16 + 2 * i, sizeof h);
+            h = f32_to_bf16(bf16_to_f32(h) * -0.5f * (float)((1u << wtype_bits(w.type)) - 1));
+            memcpy(biases + 2 * i, &h, sizeof h);
+        }
+        w.biases = biases;
+        k->matmul_f32[type](&w, 0, ROWS, world->x, COLS, TOKENS, exact, ROWS, world->scratch);
+        k->matmul_i8[type](&w, 0, ROWS, &world->act, 0, TOKENS, world->y, ROWS, world->scratch);
+        for (size_t i = 0; i < (size_t)ROWS * TOKENS; i++) {
+            double e = (double)world->y[i] - (double)exact[i];
+            error += e * e;
+            size += (double)exact[i] * (double)exact[i];
+        }
+        printf("# matmul_i8/%s: relative error %.2e against matmul_f32, Gaussian activations\n",
+               wtype_name(w.type), sqrt(error / size));
+        free(biases);
+        free(exact);
+    }
+}
+
+void bench_run(const struct bench_options *options, uint64_t seed)
+{
+    static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+    struct world world = make_world(options, seed);
+    struct kernels last;
+    kernels_init(&last, cpu_detect());
+    if (!options->json) print_accuracy(&world, &last);
+    struct job stream = {run_stream, NULL, world.memory, 0, DRAM_BYTES / 64, 1, world.scratch};
+    print_result(options, "streaming read", "memory", 1, measure(&stream, options->threads),
+                 DRAM_BYTES, 0);
+    uint32_t before = UINT32_MAX;
+    for (size_t i = 0; i < COUNT_OF(levels); i++) {
+        uint32_t features = cpu_detect();
+        struct kernels k;
+        cpu_mask(levels[i], &features);
+        if (features == before || (i > 0 && features == 0)) continue;
+        before = features;
+        kernels_init(&k, features);
+        for (int type = 0; type < WTYPE_COUNT; type++)
+            bench_matmul(&world, &k, levels[i], (enum wtype)type, false);
+        for (int type = WTYPE_Q2; type < WTYPE_COUNT; type++)
+            bench_matmul(&world, &k, levels[i], (enum wtype)type, true);
+        bench_rows(&world, &k, levels[i]);
+    }
+}

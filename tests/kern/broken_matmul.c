@@ -1,0 +1,359 @@
+/* Matrix kernels with one bug each. Where the rest is not the point, the reference does it. */
+#include <signal.h>
+
+#include "kerncheck.h"
+
+#define F32_PARAMS                                                                                 \
+    const struct wmat *w, uint32_t row0, uint32_t row1, const float *x, size_t ldx, uint32_t n,    \
+        float *y, size_t ldy, void *scratch
+#define F32_ARGS w, row0, row1, x, ldx, n, y, ldy, scratch
+#define I8_PARAMS                                                                                  \
+    const struct wmat *w, uint32_t row0, uint32_t row1, const struct act8 *x, uint32_t t0,         \
+        uint32_t n, float *y, size_t ldy, void *scratch
+#define I8_ARGS w, row0, row1, x, t0, n, y, ldy, scratch
+
+static void f32_right(F32_PARAMS)
+{
+    struct kernels k;
+    kernels_init(&k, 0);
+    k.matmul_f32[w->type](F32_ARGS);
+}
+
+static void i8_right(I8_PARAMS)
+{
+    struct kernels k;
+    kernels_init(&k, 0);
+    k.matmul_i8[w->type](I8_ARGS);
+}
+
+/* Drops what is left after the last eight columns. */
+static void f32_no_tail(F32_PARAMS)
+{
+    (void)scratch;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = row0; r < row1; r++) {
+            float sum = 0, weight;
+            for (uint32_t i = 0; i < w->cols / 8 * 8; i++) {
+                memcpy(&weight, w->data + ((size_t)r * w->cols + i) * 4, 4);
+                sum += weight * x[t * ldx + i];
+            }
+            y[t * ldy + r] = sum;
+        }
+}
+
+/* Right values from loads of four, of which the last may lie past the row. */
+static void f32_over_read(F32_PARAMS)
+{
+    volatile uint8_t sink;
+    for (uint32_t r = row0; r < row1; r++) {
+        const volatile uint8_t *row = w->data + (size_t)r * w->cols * 4;
+        for (uint32_t i = 0; i < w->cols; i += 4) sink = row[i * 4 + 15];
+    }
+    (void)sink;
+    f32_right(F32_ARGS);
+}
+
+static void f32_over_write(F32_PARAMS)
+{
+    f32_right(F32_ARGS);
+    y[(n - 1) * ldy + w->rows] = 0;
+}
+
+/* Writes the rows before the range as well. */
+static void f32_ignores_row0(F32_PARAMS)
+{
+    (void)row0;
+    f32_right(w, 0, row1, x, ldx, n, y, ldy, scratch);
+}
+
+static void f32_scratch_overrun(F32_PARAMS)
+{
+    f32_right(F32_ARGS);
+    ((volatile uint8_t *)scratch)[matmul_scratch_bytes(w->cols)] = 1;
+}
+
+static void f32_writes_input(F32_PARAMS)
+{
+    union {
+        const float *in;
+        float *out;
+    } alias = {x};
+    ((volatile float *)alias.out)[0] = x[0];
+    f32_right(F32_ARGS);
+}
+
+/* Faults on an address that is not a multiple of 4, as an aligned vector load does. */
+static void f32_wants_alignment(F32_PARAMS)
+{
+    if ((uintptr_t)w->data % 4 != 0) raise(SIGBUS);
+    f32_right(F32_ARGS);
+}
+
+/* Sums in another order from four tokens on. */
+static void f32_depends_on_n(F32_PARAMS)
+{
+    f32_right(F32_ARGS);
+    if (n < 4) return;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = row0; r < row1; r++) {
+            float sum = 0, weight;
+            for (uint32_t i = w->cols; i-- > 0;) {
+                memcpy(&weight, w->data + ((size_t)r * w->cols + i) * 4, 4);
+                sum += weight * x[t * ldx + i];
+            }
+            y[t * ldy + r] = sum;
+        }
+}
+
+static void f32_loses_nan(F32_PARAMS)
+{
+    f32_right(F32_ARGS);
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = row0; r < row1; r++)
+            if (isnan(y[t * ldy + r])) y[t * ldy + r] = 0;
+}
+
+static void f32_skips_last_token(F32_PARAMS)
+{
+    f32_right(w, row0, row1, x, ldx, n - 1, y, ldy, scratch);
+}
+
+static float bf16_of(const uint8_t *array, size_t i)
+{
+    return bf16_to_f32((uint16_t)(array[2 * i] | array[2 * i + 1] << 8));
+}
+
+/* The integer product of an activation group as a variant computes it. */
+typedef int32_t group_product(const uint8_t *w, const int8_t *x);
+/* The index of the weight group of activation group a of row r. */
+typedef size_t group_index(const struct wmat *w, uint32_t r, uint32_t a);
+
+static int32_t product_right(const uint8_t *w, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < ACT8_GROUP; i++) sum += w[i] * x[i];
+    return sum;
+}
+
+static size_t index_right(const struct wmat *w, uint32_t r, uint32_t a)
+{
+    return (size_t)r * (w->cols / w->group) + a * ACT8_GROUP / w->group;
+}
+
+static void i8_variant(I8_PARAMS, group_product *product, group_index *index, float bias_factor)
+{
+    (void)scratch;
+    uint32_t act_groups = w->cols / ACT8_GROUP, bits = wtype_bits(w->type);
+    for (uint32_t t = t0; t < t0 + n; t++)
+        for (uint32_t r = row0; r < row1; r++) {
+            float sum = 0;
+            for (uint32_t a = 0; a < act_groups; a++) {
+                uint8_t q[ACT8_GROUP];
+                const uint8_t *row = w->data + (size_t)r * w->cols * bits / 8;
+                for (uint32_t i = 0; i < ACT8_GROUP; i++) {
+                    uint32_t at = a * ACT8_GROUP + i;
+                    q[i] = (uint8_t)(bits == 8 ? row[at] : row[at / 2] >> at % 2 * 4 & 15);
+                }
+                size_t g = index(w, r, a), at = (size_t)t * act_groups + a;
+                float scale = bf16_of(w->scales, g) * x->scale[at];
+                const int8_t *xq = x->q + (size_t)t * w->cols + a * ACT8_GROUP;
+                sum += (float)product(q, xq) * scale +
+                       bias_factor * bf16_of(w->biases, g) * x->sum[at];
+            }
+            y[(t - t0) * ldy + r] = sum;
+        }
+}
+
+/* What pmaddubsw does to pairs of 8-bit weights. */
+static int32_t product_saturating(const uint8_t *w, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < ACT8_GROUP; i += 2) {
+        int32_t pair = w[i] * x[i] + w[i + 1] * x[i + 1];
+        sum += pair > INT16_MAX ? INT16_MAX : pair < INT16_MIN ? INT16_MIN : pair;
+    }
+    return sum;
+}
+
+static void i8_saturates(I8_PARAMS)
+{
+    i8_variant(I8_ARGS, product_saturating, index_right, 1);
+}
+
+/* Takes the weights for signed. */
+static int32_t product_signed(const uint8_t *w, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < ACT8_GROUP; i++) sum += (int8_t)w[i] * x[i];
+    return sum;
+}
+
+static void i8_signed_weights(I8_PARAMS)
+{
+    i8_variant(I8_ARGS, product_signed, index_right, 1);
+}
+
+static int32_t product_without_last(const uint8_t *w, const int8_t *x)
+{
+    return product_right(w, x) - w[ACT8_GROUP - 1] * x[ACT8_GROUP - 1];
+}
+
+static void i8_short_group(I8_PARAMS)
+{
+    i8_variant(I8_ARGS, product_without_last, index_right, 1);
+}
+
+/* One scale per activation group, which is right for groups of 32 only. */
+static size_t index_of_32(const struct wmat *w, uint32_t r, uint32_t a)
+{
+    uint32_t groups = w->cols / w->group;
+    return (size_t)r * groups + min_u32(a, groups - 1);
+}
+
+static void i8_wrong_scale(I8_PARAMS)
+{
+    i8_variant(I8_ARGS, product_right, index_of_32, 1);
+}
+
+static void i8_wrong_bias(I8_PARAMS)
+{
+    i8_variant(I8_ARGS, product_right, index_right, -1);
+}
+
+static void i8_ignores_t0(I8_PARAMS)
+{
+    (void)t0;
+    i8_right(w, row0, row1, x, 0, n, y, ldy, scratch);
+}
+
+/* Reads the two bytes after the last scale. */
+static void i8_over_read_scale(I8_PARAMS)
+{
+    volatile uint8_t sink = w->scales[(size_t)w->rows * (w->cols / w->group) * 2 + 1];
+    (void)sink;
+    i8_right(I8_ARGS);
+}
+
+/* NaN only where an activation scale is NaN: a zero there hides it. */
+static void i8_loses_nan(I8_PARAMS)
+{
+    i8_right(I8_ARGS);
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = row0; r < row1; r++)
+            if (isnan(y[t * ldy + r])) y[t * ldy + r] = 0;
+}
+
+/* Fused where the contract rounds twice. */
+static void i8_fuses(I8_PARAMS)
+{
+    (void)scratch;
+    uint32_t act_groups = w->cols / ACT8_GROUP;
+    for (uint32_t t = t0; t < t0 + n; t++)
+        for (uint32_t r = row0; r < row1; r++) {
+            float sum = 0;
+            for (uint32_t a = 0; a < act_groups; a++) {
+                size_t g = index_right(w, r, a), at = (size_t)t * act_groups + a;
+                int32_t idot = product_right(w->data + (size_t)r * w->cols + a * ACT8_GROUP,
+                                             x->q + (size_t)t * w->cols + a * ACT8_GROUP);
+                float scale = bf16_of(w->scales, g) * x->scale[at];
+                sum += fmaf((float)idot, scale, bf16_of(w->biases, g) * x->sum[at]);
+            }
+            y[(t - t0) * ldy + r] = sum;
+        }
+}
+
+static void act8_truncates(const float *x, uint32_t k, int8_t *q, float *scale, float *sum)
+{
+    struct kernels right;
+    kernels_init(&right, 0);
+    right.quantize_act8(x, k, q, scale, sum);
+    for (uint32_t a = 0; a < k / ACT8_GROUP; a++) {
+        int32_t total = 0;
+        for (uint32_t i = a * ACT8_GROUP; i < (a + 1) * ACT8_GROUP; i++) {
+            if (scale[a] > 0) q[i] = (int8_t)(x[i] / scale[a]);
+            total += q[i];
+        }
+        sum[a] = scale[a] * (float)total;
+    }
+}
+
+/* Rounds halves away from zero. */
+static void act8_wrong_ties(const float *x, uint32_t k, int8_t *q, float *scale, float *sum)
+{
+    struct kernels right;
+    kernels_init(&right, 0);
+    right.quantize_act8(x, k, q, scale, sum);
+    for (uint32_t a = 0; a < k / ACT8_GROUP; a++) {
+        int32_t total = 0;
+        for (uint32_t i = a * ACT8_GROUP; i < (a + 1) * ACT8_GROUP; i++) {
+            if (scale[a] > 0) q[i] = (int8_t)fminf(fmaxf(roundf(x[i] / scale[a]), -127), 127);
+            total += q[i];
+        }
+        sum[a] = scale[a] * (float)total;
+    }
+}
+
+/* 0 / 0 for a group of zeros. */
+static void act8_zero_group(const float *x, uint32_t k, int8_t *q, float *scale, float *sum)
+{
+    struct kernels right;
+    kernels_init(&right, 0);
+    right.quantize_act8(x, k, q, scale, sum);
+    for (uint32_t a = 0; a < k / ACT8_GROUP; a++)
+        if (scale[a] == 0) sum[a] = NAN;
+}
+
+static void dequant_high_nibble_first(const struct wmat *w, uint32_t row, float *y)
+{
+    struct kernels right;
+    kernels_init(&right, 0);
+    right.dequant_row[w->type](w, row, y);
+    for (uint32_t i = 0; i < w->cols; i += 2) {
+        float first = y[i];
+        y[i] = y[i + 1];
+        y[i + 1] = first;
+    }
+}
+
+#define F32(type_, bug_, says, function)                                                           \
+    {                                                                                              \
+        "matmul_f32", bug_, says, (any_kernel)function, WTYPE_##type_                              \
+    }
+#define I8(type_, bug_, says, function)                                                            \
+    {                                                                                              \
+        "matmul_i8", bug_, says, (any_kernel)function, WTYPE_##type_                               \
+    }
+#define OTHER(slot_, type_, bug_, says, function)                                                  \
+    {                                                                                              \
+        slot_, bug_, says, (any_kernel)function, WTYPE_##type_                                     \
+    }
+#define VALUE "*: y* is *, not * within *"
+
+const struct broken broken_matmul[] = {
+    F32(F32, "a dropped tail", VALUE, f32_no_tail),
+    F32(F32, "a read past the weights", "* past the end of the weights", f32_over_read),
+    F32(BF16, "a write past y", "* past the end of y", f32_over_write),
+    F32(Q4, "rows outside the range", "* differs with n *", f32_ignores_row0),
+    F32(Q6, "a write past the scratch", "* past the end of the scratch", f32_scratch_overrun),
+    F32(F16, "a write to an input", "* into the read-only x", f32_writes_input),
+    F32(BF16, "a need for alignment", "signal *", f32_wants_alignment),
+    F32(F32, "a result that depends on n", "* differs with n *", f32_depends_on_n),
+    F32(Q8, "a NaN lost", "*, not *nan *", f32_loses_nan),
+    F32(F32, "a token not written", "* was not written", f32_skips_last_token),
+    I8(Q8, "a saturating product", "*: y* is *, not *", i8_saturates),
+    I8(Q8, "signed weights", "*: y* is *, not *", i8_signed_weights),
+    I8(Q4, "a value left out of a group", "*: y* is *, not *", i8_short_group),
+    I8(Q4, "the scale of another group", "*: y* is *, not *", i8_wrong_scale),
+    I8(Q4, "a bias of the wrong sign", "*: y* is *, not *", i8_wrong_bias),
+    I8(Q3, "t0 ignored", "* differs with n *", i8_ignores_t0),
+    I8(Q5, "a read past the scales", "* past the end of the scales", i8_over_read_scale),
+    I8(Q2, "a NaN lost", "*, not *nan *", i8_loses_nan),
+    I8(Q8, "a fused operation", "*: y* is *0x*, not *0x*", i8_fuses),
+    OTHER("quantize_act8", F32, "truncation", "*: q*, not *", act8_truncates),
+    OTHER("quantize_act8", F32, "ties away from zero", "*: q*, not *", act8_wrong_ties),
+    OTHER("quantize_act8", F32, "a division by the scale of a zero group",
+          "*sum* is *nan, not *0x0p+0", act8_zero_group),
+    OTHER("dequant_row", Q4, "the high nibble first", "*: y* is *0x*, not *0x*",
+          dequant_high_nibble_first),
+};
+const size_t broken_matmul_count = COUNT_OF(broken_matmul);

@@ -1,0 +1,253 @@
+/* matmul_f32, matmul_i8, dequant_row, quantize_act8. */
+#include "kerncheck.h"
+
+enum { TOKENS = 17, MAX_ROWS = 40 };
+static const uint8_t token_counts[] = {1, 2, 3, 5, 8, 17};
+
+struct shape {
+    uint32_t rows, cols, group;
+};
+
+static struct shape shape_of(struct check *c, enum wtype type)
+{
+    static const uint16_t odd_cols[] = {24, 100, 64, 128, 257, 513, 2048};
+    struct shape s = {.rows = 1 + rng_below(&c->rng, MAX_ROWS)};
+    if (wtype_is_packed(type)) {
+        static const uint8_t groups_of[] = {1, 2, 3, 4, 5, 8, 9, 16};
+        s.group = 32u << rng_below(&c->rng, 3);
+        s.cols = s.group * groups_of[rng_below(&c->rng, COUNT_OF(groups_of))];
+        if (c->round % 16 == 15) s.cols = 2048;
+    } else {
+        s.cols = c->round < 35 ? c->round + 1 : odd_cols[rng_below(&c->rng, COUNT_OF(odd_cols))];
+    }
+    return s;
+}
+
+/* Runs one call on rows [row0, row1) and tokens [t0, t0 + n). */
+struct product {
+    struct check *c;
+    const struct kernels *k;
+    struct weights m;
+    const float *x; /* matmul_f32 */
+    size_t ldx;
+    struct act8 act; /* matmul_i8 */
+    bool packed;
+};
+
+static void run_product(const struct product *p, const struct kernels *k, uint32_t row0,
+                        uint32_t row1, uint32_t t0, uint32_t n, float *y, size_t ldy, void *scratch)
+{
+    const struct wmat *w = &p->m.w;
+    operands_begin(p->c);
+    if (p->packed) {
+        k->matmul_i8[w->type](w, row0, row1, &p->act, t0, n, y, ldy, scratch);
+    } else {
+        k->matmul_f32[w->type](w, row0, row1, p->x + t0 * p->ldx, p->ldx, n, y, ldy, scratch);
+    }
+    operands_end(p->c);
+}
+
+/* Every n, some row ranges: the bits of `all` [TOKENS][rows], and nothing written beside them. */
+static void check_splits(const struct product *p, const float *all)
+{
+    const struct wmat *w = &p->m.w;
+    for (size_t i = 0; i < COUNT_OF(token_counts); i++) {
+        uint32_t n = token_counts[i], t0 = rng_below(&p->c->rng, TOKENS - n + 1);
+        uint32_t row0 = rng_below(&p->c->rng, w->rows);
+        uint32_t row1 = row0 + 1 + rng_below(&p->c->rng, w->rows - row0);
+        size_t ldy = w->rows + rng_below(&p->c->rng, 3);
+        float *y = out_f32(p->c, "y", (n - 1) * ldy + w->rows);
+        void *scratch = operand_out("the scratch", p->c, matmul_scratch_bytes(w->cols), 1);
+        run_product(p, p->k, row0, row1, t0, n, y, ldy, scratch);
+        for (uint32_t t = 0; t < n; t++)
+            for (uint32_t r = 0; r < w->rows; r++) {
+                float got = y[t * ldy + r];
+                bool inside = r >= row0 && r < row1;
+                if (inside && f32_bits(got) == POISON)
+                    fail(p->c, "y[%u][%u] was not written, n %u", t, r, n);
+                if (inside && isnan(got) && isnan(all[(t0 + t) * w->rows + r])) continue;
+                uint32_t want = inside ? f32_bits(all[(t0 + t) * w->rows + r]) : POISON;
+                if (f32_bits(got) != want)
+                    fail(p->c, "row %u token %u differs with n %u, rows %u to %u", r, t0 + t, n,
+                         row0, row1);
+            }
+    }
+}
+
+static void check_f32_values(const struct product *p, const float *y)
+{
+    const struct wmat *w = &p->m.w;
+    for (uint32_t t = 0; t < TOKENS; t++)
+        for (uint32_t r = 0; r < w->rows; r++) {
+            double sum = 0, magnitude = 0;
+            for (uint32_t i = 0; i < w->cols; i++) {
+                double term =
+                    (double)p->m.dense[(size_t)r * w->cols + i] * (double)p->x[t * p->ldx + i];
+                sum += term;
+                magnitude += fabs(term);
+            }
+            expect_near(p->c, "y", t * w->rows + r, y[t * w->rows + r], sum,
+                        dot_bound(w->cols, magnitude));
+        }
+}
+
+void check_matmul_f32(struct check *c, const struct kernels *k, enum wtype type)
+{
+    for (c->round = 0; c->round < 48; c->round++) {
+        operands_reset(c);
+        struct shape s = shape_of(c, type);
+        struct product p = {.c = c, .k = k};
+        p.m = random_weights(c, type, s.rows, s.cols, s.group);
+        p.ldx = s.cols + rng_below(&c->rng, 4);
+        float *x = in_f32(c, "x", (TOKENS - 1) * p.ldx + s.cols);
+        fill(c, x, (TOKENS - 1) * p.ldx + s.cols, pattern_of(c));
+        uint32_t nan_token = rng_below(&c->rng, TOKENS);
+        bool with_nan = c->round % 6 == 5;
+        if (with_nan) x[nan_token * p.ldx + rng_below(&c->rng, s.cols)] = NAN;
+        p.x = x;
+        float *y = out_f32(c, "y", (size_t)TOKENS * s.rows);
+        void *scratch = operand_out("the scratch", c, matmul_scratch_bytes(s.cols), 1);
+        run_product(&p, k, 0, s.rows, 0, TOKENS, y, s.rows, scratch);
+        check_f32_values(&p, y);
+        check_splits(&p, y);
+    }
+}
+
+/* Activations of TOKENS rows as quantize_act8 of the reference gives them. */
+static struct act8 random_act8(struct check *c, uint32_t cols)
+{
+    uint32_t groups = cols / ACT8_GROUP;
+    struct act8 a = {.cols = cols,
+                     .q = operand_in("the activations", c, (size_t)TOKENS * cols, 1),
+                     .scale = in_f32(c, "the act scales", (size_t)TOKENS * groups),
+                     .sum = in_f32(c, "the act sums", (size_t)TOKENS * groups)};
+    float *x = temporary(cols * sizeof *x);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        enum pattern pattern = (enum pattern)((c->round + t) % PATTERN_COUNT);
+        fill(c, x, cols, pattern);
+        if (rng_below(&c->rng, 16) == 0) x[rng_below(&c->rng, cols)] = t % 2 ? NAN : INFINITY;
+        c->ref->quantize_act8(x, cols, a.q + (size_t)t * cols, a.scale + (size_t)t * groups,
+                              a.sum + (size_t)t * groups);
+    }
+    return a;
+}
+
+static double bf16_of(const uint8_t *array, size_t i)
+{
+    return (double)bf16_to_f32((uint16_t)(array[2 * i] | array[2 * i + 1] << 8));
+}
+
+/* The sum of the groups in double, and its bound: four operations a group, then one sum. */
+static void check_i8_value(const struct product *p, uint32_t r, uint32_t t, float got)
+{
+    const struct wmat *w = &p->m.w;
+    uint32_t act_groups = w->cols / ACT8_GROUP;
+    double sum = 0, magnitude = 0;
+    for (uint32_t a = 0; a < act_groups; a++) {
+        size_t g = (size_t)r * (w->cols / w->group) + a * ACT8_GROUP / w->group;
+        int32_t idot = 0;
+        for (uint32_t i = a * ACT8_GROUP; i < (a + 1) * ACT8_GROUP; i++)
+            idot += p->m.ints[(size_t)r * w->cols + i] * p->act.q[(size_t)t * w->cols + i];
+        double product = idot * bf16_of(w->scales, g) * (double)p->act.scale[t * act_groups + a];
+        double bias = bf16_of(w->biases, g) * (double)p->act.sum[t * act_groups + a];
+        sum += product + bias;
+        magnitude += fabs(product) + fabs(bias);
+    }
+    double bound = (act_groups + 4) * 1.01 * EPS * magnitude + act_groups * 0x1p-120;
+    expect_near(p->c, "y", t * w->rows + r, got, sum, bound);
+}
+
+static void check_i8_values(const struct product *p, const float *y)
+{
+    const struct wmat *w = &p->m.w;
+    float *want = out_f32(p->c, "y of the reference", (size_t)TOKENS * w->rows);
+    void *scratch = operand_out("the scratch", p->c, matmul_scratch_bytes(w->cols), 1);
+    run_product(p, p->c->ref, 0, w->rows, 0, TOKENS, want, w->rows, scratch);
+    for (uint32_t t = 0; t < TOKENS; t++)
+        for (uint32_t r = 0; r < w->rows; r++) {
+            check_i8_value(p, r, t, y[t * w->rows + r]);
+            expect_bits(p->c, "y", t * w->rows + r, y[t * w->rows + r], want[t * w->rows + r]);
+        }
+}
+
+void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
+{
+    for (c->round = 0; c->round < 48; c->round++) {
+        operands_reset(c);
+        struct shape s = shape_of(c, type);
+        struct product p = {.c = c, .k = k, .packed = true};
+        p.m = random_weights(c, type, s.rows, s.cols, s.group);
+        p.act = random_act8(c, s.cols);
+        float *y = out_f32(c, "y", (size_t)TOKENS * s.rows);
+        void *scratch = operand_out("the scratch", c, matmul_scratch_bytes(s.cols), 1);
+        run_product(&p, k, 0, s.rows, 0, TOKENS, y, s.rows, scratch);
+        check_i8_values(&p, y);
+        check_splits(&p, y);
+    }
+}
+
+void check_dequant_row(struct check *c, const struct kernels *k, enum wtype type)
+{
+    for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
+        operands_reset(c);
+        struct shape s = shape_of(c, type);
+        struct weights m = random_weights(c, type, s.rows, s.cols, s.group);
+        for (uint32_t r = 0; r < s.rows; r += 1 + s.rows / 3) {
+            float *y = out_f32(c, "y", s.cols);
+            operands_begin(c);
+            k->dequant_row[type](&m.w, r, y);
+            operands_end(c);
+            for (uint32_t i = 0; i < s.cols; i++)
+                expect_bits(c, "y", i, y[i], m.dense[(size_t)r * s.cols + i]);
+        }
+    }
+}
+
+static void check_group(struct check *c, const float *x, const int8_t *q, float scale, float sum)
+{
+    float max = 0;
+    bool finite = true;
+    int32_t total = 0;
+    for (uint32_t i = 0; i < ACT8_GROUP; i++) {
+        finite = finite && isfinite(x[i]);
+        max = fmaxf(max, fabsf(x[i]));
+        total += q[i];
+    }
+    if (!finite) {
+        expect_nan(c, "scale", 0, scale);
+        expect_nan(c, "sum", 0, sum);
+        return;
+    }
+    expect_bits(c, "scale", 0, scale, max / 127);
+    expect_bits(c, "sum", 0, sum, scale * (float)total);
+    for (uint32_t i = 0; i < ACT8_GROUP; i++) {
+        float want = scale > 0 ? fminf(fmaxf(rintf(x[i] / scale), -127), 127) : 0;
+        if (q[i] != (int)want) fail(c, "q[%u] is %d, not %g", i, q[i], (double)want);
+    }
+}
+
+void check_quantize_act8(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    for (c->round = 0; c->round < 200; c->round++) {
+        operands_reset(c);
+        uint32_t groups = 1 + rng_below(&c->rng, 9), n = groups * ACT8_GROUP;
+        float *x = in_f32(c, "x", n);
+        for (uint32_t a = 0; a < groups; a++)
+            fill(c, x + a * ACT8_GROUP, ACT8_GROUP,
+                 (enum pattern)rng_below(&c->rng, PATTERN_COUNT));
+        /* Halves: 127 makes scale 1, and every k + 0.5 a tie. */
+        if (c->round % 4 == 1) {
+            for (uint32_t i = 0; i < n; i++) x[i] = (float)rng_below(&c->rng, 252) / 2 - 63;
+            x[rng_below(&c->rng, ACT8_GROUP)] = -127;
+        }
+        if (c->round % 8 == 2) x[rng_below(&c->rng, n)] = c->round % 16 == 2 ? NAN : -INFINITY;
+        int8_t *q = operand_out("q", c, n, 1);
+        float *scale = out_f32(c, "scale", groups), *sum = out_f32(c, "sum", groups);
+        operands_begin(c);
+        k->quantize_act8(x, n, q, scale, sum);
+        operands_end(c);
+        for (uint32_t a = 0; a < groups; a++)
+            check_group(c, x + a * ACT8_GROUP, q + a * ACT8_GROUP, scale[a], sum[a]);
+    }
+}

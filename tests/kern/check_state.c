@@ -1,0 +1,243 @@
+/* Kernels that carry state: convolution, DeltaNet, attention. */
+#include "kerncheck.h"
+
+static double sigmoid(double x)
+{
+    return 1 / (1 + exp(-x));
+}
+
+void check_conv_silu(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
+        operands_reset(c);
+        uint32_t n = length_of(c), width = 1 + rng_below(&c->rng, 5);
+        float *w = in_f32(c, "w", (size_t)width * n), *y = out_f32(c, "y", n);
+        const float *rows[5];
+        float *row = NULL;
+        for (uint32_t j = 0; j < width; j++) {
+            row = in_f32(c, "a row", n);
+            fill(c, row, n, c->round % 3 ? PATTERN_UNIFORM : pattern_of(c));
+            rows[j] = row;
+        }
+        if (c->round % 6 == 5) row[n - 1] = NAN;
+        fill_uniform(c, w, (size_t)width * n, -3, 3);
+        operands_begin(c);
+        k->conv_silu(rows, w, width, n, y);
+        operands_end(c);
+        for (uint32_t i = 0; i < n; i++) {
+            double sum = 0, size = 0;
+            for (uint32_t j = 0; j < width; j++) {
+                double term = (double)w[(size_t)j * n + i] * (double)rows[j][i];
+                sum += term;
+                size += fabs(term);
+            }
+            /* The slope of silu is at most 1.1. */
+            double want = sum * sigmoid(sum);
+            double bound = 1.1 * (width + 1) * EPS * size + 8 * EPS * fabs(want) + 1e-36;
+            expect_near(c, "y", i, y[i], want, bound);
+        }
+    }
+}
+
+void check_decay_beta(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
+        operands_reset(c);
+        uint32_t n = length_of(c) % 130 + 1;
+        float *alpha = in_f32(c, "alpha", n), *beta = in_f32(c, "beta", n);
+        float *neg_a = in_f32(c, "neg_a", n), *bias = in_f32(c, "dt_bias", n);
+        float *g = out_f32(c, "g", n), *b = out_f32(c, "b", n);
+        float range = c->round % 3 == 0 ? 100.0f : c->round % 3 == 1 ? 5.0f : 0.5f;
+        fill_uniform(c, alpha, n, -range, range);
+        fill_uniform(c, beta, n, -range, range);
+        fill_uniform(c, neg_a, n, -16, 0);
+        fill_uniform(c, bias, n, -2, 2);
+        if (c->round % 6 == 5) alpha[n - 1] = beta[n - 1] = NAN;
+        operands_begin(c);
+        k->decay_beta(alpha, beta, neg_a, bias, n, g, b);
+        operands_end(c);
+        for (uint32_t i = 0; i < n; i++) {
+            /* The rounding of the sum moves softplus by its slope, which is at most its value. */
+            float sum = alpha[i] + bias[i];
+            double s = (double)sum, step = fmax(s, 0) + log1p(exp(-fabs(s)));
+            double want = isnan(sum) ? (double)NAN : exp((double)neg_a[i] * step);
+            double relative = (fabs((double)neg_a[i] * step) * 8 + 8) * EPS;
+            expect_near(c, "g", i, g[i], want, relative * want + 1e-38);
+            double gate = sigmoid((double)beta[i]);
+            expect_near(c, "b", i, b[i], gate, 8 * EPS * gate + 1e-38);
+        }
+    }
+}
+
+struct step {
+    const float *state, *q, *k, *v; /* before the step */
+    float g, beta;
+    uint32_t dk, dv;
+};
+
+/* Row i of the recurrence in double, with the error that f32 may make at each of its four steps. */
+static void check_step_row(struct check *c, const struct step *s, uint32_t i, const float *state,
+                           float out)
+{
+    double memory = 0, memory_size = 0, result = 0, result_size = 0, carried = 0;
+    const float *before = s->state + (size_t)i * s->dk;
+    for (uint32_t j = 0; j < s->dk; j++) {
+        double term = (double)s->g * (double)before[j] * (double)s->k[j];
+        memory += term;
+        memory_size += fabs(term);
+    }
+    double delta = (double)s->beta * ((double)s->v[i] - memory);
+    double delta_error = fabs((double)s->beta) * (dot_bound(s->dk, memory_size) +
+                                                  4 * EPS * (fabs((double)s->v[i]) + fabs(memory)));
+    for (uint32_t j = 0; j < s->dk; j++) {
+        double decayed = (double)s->g * (double)before[j], key = (double)s->k[j];
+        double want = decayed + delta * key;
+        double bound =
+            delta_error * fabs(key) + 4 * EPS * (fabs(decayed) + fabs(delta * key)) + 0x1p-145;
+        expect_near(c, "state", (size_t)i * s->dk + j, state[(size_t)i * s->dk + j], want, bound);
+        result += want * (double)s->q[j];
+        result_size += fabs(want * (double)s->q[j]);
+        carried += bound * fabs((double)s->q[j]);
+    }
+    expect_near(c, "out", i, out, result, dot_bound(s->dk, result_size) + carried);
+}
+
+void check_delta_step(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
+        operands_reset(c);
+        struct step s = {.dk = c->round < 33 ? c->round + 1 : 64u << rng_below(&c->rng, 3),
+                         .dv = 1 + rng_below(&c->rng, c->round < 33 ? 9 : 128),
+                         .g = (float)rng_unit(&c->rng),
+                         .beta = (float)rng_unit(&c->rng)};
+        size_t n = (size_t)s.dk * s.dv;
+        float *state = out_f32(c, "the state", n), *q = in_f32(c, "q", s.dk);
+        float *key = in_f32(c, "k", s.dk), *v = in_f32(c, "v", s.dv),
+              *out = out_f32(c, "out", s.dv);
+        float *before = temporary(n * sizeof *before);
+        fill(c, state, n, pattern_of(c) == PATTERN_LARGE ? PATTERN_MIXED : pattern_of(c));
+        fill_uniform(c, q, s.dk, -1, 1);
+        fill_uniform(c, key, s.dk, -1, 1);
+        fill_uniform(c, v, s.dv, -2, 2);
+        if (c->round % 6 == 5) key[s.dk - 1] = NAN;
+        memcpy(before, state, n * sizeof *before);
+        s.state = before;
+        s.q = q;
+        s.k = key;
+        s.v = v;
+        operands_begin(c);
+        k->delta_step(state, q, key, v, s.g, s.beta, s.dk, s.dv, out);
+        operands_end(c);
+        for (uint32_t i = 0; i < s.dv; i++) check_step_row(c, &s, i, state, out[i]);
+    }
+}
+
+struct block {
+    const float *q;
+    float *keys, *values; /* f32 copies of what the kernel reads */
+    uint32_t count, head_dim;
+    float scale;
+    struct softmax_state before;
+    const float *acc_before;
+};
+
+/* Against the softmax in double, shifted by the maximum that the kernel found. */
+static void check_block(struct check *c, const struct block *b, const struct softmax_state *st,
+                        const float *acc)
+{
+    double scores[ATTENTION_BLOCK], max = (double)b->before.max, error = 0, largest = 0;
+    for (uint32_t j = 0; j < b->count; j++) {
+        double dot = 0, size = 0;
+        for (uint32_t d = 0; d < b->head_dim; d++) {
+            double term = (double)b->q[d] * (double)b->keys[(size_t)j * b->head_dim + d];
+            dot += term;
+            size += fabs(term);
+        }
+        scores[j] = dot * (double)b->scale;
+        error = fmax(error, (dot_bound(b->head_dim, size) + 2 * EPS * size) * (double)b->scale);
+        max = fmax(max, scores[j]);
+        largest = fmax(largest, fabs(scores[j]));
+    }
+    expect_near(c, "max", 0, st->max, max, error);
+    double shift = (double)st->max, old = exp((double)b->before.max - shift);
+    double relative = 2 * error + (largest + fabs(shift)) * 2 * EPS + (b->count + 16) * EPS;
+    double sum = (double)b->before.sum * old;
+    for (uint32_t j = 0; j < b->count; j++) sum += exp(scores[j] - shift);
+    expect_near(c, "sum", 0, st->sum, sum, (exp(relative) - 1) * sum);
+    for (uint32_t d = 0; d < b->head_dim; d++) {
+        double want = (double)b->acc_before[d] * old, size = fabs(want);
+        for (uint32_t j = 0; j < b->count; j++) {
+            double term = exp(scores[j] - shift) * (double)b->values[(size_t)j * b->head_dim + d];
+            want += term;
+            size += fabs(term);
+        }
+        expect_near(c, "acc", d, acc[d], want, (exp(relative) - 1) * size + 1e-38);
+    }
+}
+
+/* Either format of the cache; two blocks, the second on top of the first. */
+static void check_attention(struct check *c, const struct kernels *k, bool half)
+{
+    for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
+        static const uint16_t head_dims[] = {64, 80, 96, 128, 192, 256};
+        operands_reset(c);
+        struct block b = {.count = 1 + rng_below(&c->rng, ATTENTION_BLOCK)};
+        b.head_dim =
+            c->round < 33 ? c->round + 1 : head_dims[rng_below(&c->rng, COUNT_OF(head_dims))];
+        if (c->round % 4 == 0) b.count = ATTENTION_BLOCK;
+        size_t n = (size_t)b.count * b.head_dim, width = half ? 2 : 4;
+        b.scale = 1 / sqrtf((float)b.head_dim);
+        float *q = in_f32(c, "q", b.head_dim), *acc = out_f32(c, "acc", b.head_dim);
+        void *keys = operand_in("the keys", c, n * width, width);
+        void *values = operand_in("the values", c, n * width, width);
+        struct softmax_state *st = operand_out("the softmax state", c, sizeof *st, 4);
+        float *copies = temporary((2 * n + b.head_dim) * sizeof *copies);
+        b.keys = copies;
+        b.values = copies + n;
+        float *acc_before = copies + 2 * n;
+        float range = c->round % 5 == 4 ? 12.0f : 2.0f;
+        fill_uniform(c, q, b.head_dim, -range, range);
+        fill_uniform(c, b.keys, 2 * n, -range, range);
+        if (c->round % 6 == 5) copies[rng_below(&c->rng, (uint32_t)(2 * n))] = NAN;
+        for (size_t i = 0; half && i < 2 * n; i++) {
+            ((uint16_t *)(i < n ? keys : values))[i % n] = f32_to_f16(copies[i]);
+            copies[i] = f16_to_f32(f32_to_f16(copies[i]));
+        }
+        if (!half) {
+            memcpy(keys, b.keys, n * width);
+            memcpy(values, b.values, n * width);
+        }
+        *st = (struct softmax_state){-INFINITY, 0};
+        memset(acc, 0, b.head_dim * sizeof *acc);
+        b.q = q;
+        b.acc_before = acc_before;
+        for (int pass = 0; pass < 2; pass++) {
+            b.before = *st;
+            memcpy(acc_before, acc, b.head_dim * sizeof *acc);
+            operands_begin(c);
+            if (half) {
+                k->attention_block_f16(q, keys, values, b.count, b.head_dim, b.scale, st, acc);
+            } else {
+                k->attention_block_f32(q, keys, values, b.count, b.head_dim, b.scale, st, acc);
+            }
+            operands_end(c);
+            check_block(c, &b, st, acc);
+            for (uint32_t d = 0; d < b.head_dim; d++) q[d] *= -1.5f;
+        }
+    }
+}
+
+void check_attention_block_f32(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    check_attention(c, k, false);
+}
+
+void check_attention_block_f16(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    check_attention(c, k, true);
+}

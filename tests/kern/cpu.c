@@ -1,0 +1,105 @@
+/* Narrowing and naming of instruction sets; wtype tables. */
+#include "check.h"
+#include "kernel/kernel.h"
+
+static const uint32_t all = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI;
+
+static void test_mask_keeps_a_level_and_those_below(void)
+{
+    uint32_t f = all;
+    CHECK(cpu_mask("avx512", &f) && f == (CPU_AVX2 | CPU_AVX512));
+    CHECK(cpu_mask("avx512vnni", &f) && f == (CPU_AVX2 | CPU_AVX512), "adds nothing");
+    CHECK(cpu_mask("avx2", &f) && f == CPU_AVX2);
+    CHECK(cpu_mask("scalar", &f) && f == 0);
+}
+
+static void test_mask_of_another_family_leaves_scalar(void)
+{
+    uint32_t f = all;
+    CHECK(cpu_mask("neon", &f) && f == 0);
+    f = CPU_NEON;
+    CHECK(cpu_mask("avx512", &f) && f == 0);
+    f = CPU_NEON;
+    CHECK(cpu_mask("neon", &f) && f == CPU_NEON);
+}
+
+static void test_empty_mask_changes_nothing(void)
+{
+    uint32_t f = all;
+    CHECK(cpu_mask(NULL, &f) && f == all);
+    CHECK(cpu_mask("", &f) && f == all);
+}
+
+static void test_unknown_mask_is_refused(void)
+{
+    uint32_t f = all;
+    CHECK(!cpu_mask("avx", &f) && f == all);
+    CHECK(!cpu_mask("AVX2", &f) && f == all);
+}
+
+static void test_describe(void)
+{
+    char text[64];
+    cpu_describe(0, text, sizeof text);
+    CHECK(strcmp(text, "scalar") == 0, "%s", text);
+    cpu_describe(all, text, sizeof text);
+    CHECK(strcmp(text, "avx2 avx512 avx512vnni") == 0, "%s", text);
+    cpu_describe(CPU_NEON, text, sizeof text);
+    CHECK(strcmp(text, "neon") == 0, "%s", text);
+}
+
+static void test_describe_cuts_at_cap(void)
+{
+    char text[8] = "zzzzzzz";
+    cpu_describe(all, text, 0);
+    CHECK(text[0] == 'z');
+    cpu_describe(all, text, 1);
+    CHECK(text[0] == '\0' && text[1] == 'z');
+    cpu_describe(all, text, 7);
+    CHECK(strcmp(text, "avx2 a") == 0 && text[7] == '\0', "%s", text);
+}
+
+static void test_detected_features_describe_themselves(void)
+{
+    char text[64];
+    uint32_t f = cpu_detect();
+    cpu_describe(f, text, sizeof text);
+    CHECK((f == 0) == (strcmp(text, "scalar") == 0), "%s", text);
+    CHECK(!(f & CPU_AVX512_VNNI) || (f & CPU_AVX512), "vnni without avx512");
+    CHECK(!(f & CPU_AVX512) || (f & CPU_AVX2), "avx512 without avx2");
+}
+
+static void test_wtypes(void)
+{
+    CHECK(strcmp(wtype_name(WTYPE_Q4), "q4") == 0 && wtype_bits(WTYPE_Q4) == 4);
+    CHECK(strcmp(wtype_name(WTYPE_BF16), "bf16") == 0 && wtype_bits(WTYPE_BF16) == 16);
+    for (int t = 0; t < WTYPE_COUNT; t++)
+        CHECK(wtype_is_packed((enum wtype)t) == (wtype_bits((enum wtype)t) <= 8), "%d", t);
+}
+
+static void test_every_slot_is_filled(void)
+{
+    struct kernels k;
+    kernels_init(&k, cpu_detect());
+    for (int t = 0; t < WTYPE_COUNT; t++) {
+        CHECK(k.matmul_f32[t] && k.dequant_row[t], "%d", t);
+        CHECK(!!k.matmul_i8[t] == wtype_is_packed((enum wtype)t), "%d", t);
+    }
+#define K(ret, name, params) CHECK(k.name != NULL);
+#define KW(ret, name, params)
+#include "kernel/kernel.def"
+#undef K
+#undef KW
+}
+
+#define CASES(C)                                                                                   \
+    C(mask_keeps_a_level_and_those_below)                                                          \
+    C(mask_of_another_family_leaves_scalar)                                                        \
+    C(empty_mask_changes_nothing)                                                                  \
+    C(unknown_mask_is_refused)                                                                     \
+    C(describe)                                                                                    \
+    C(describe_cuts_at_cap)                                                                        \
+    C(detected_features_describe_themselves)                                                       \
+    C(wtypes)                                                                                      \
+    C(every_slot_is_filled)
+CHECK_MAIN(CASES)
