@@ -56,6 +56,7 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->ram_bytes = args->ram;
     options->n_slots = (uint32_t)args->slots;
     options->io = (enum sluice_io)args->io;
+    options->policy = (enum sluice_policy)args->policy;
     options->queue_depth = (uint32_t)args->queue_depth;
     options->preload = args->preload;
     options->plan_ctx = (uint32_t)args->ctx;

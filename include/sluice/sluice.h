@@ -91,6 +91,14 @@ enum sluice_io {
     SLUICE_IO_MMAP = 3,  /* no expert store: experts are mapped and the page cache decides */
 };
 
+/* Which expert leaves when a slot is needed. */
+enum sluice_policy {
+    SLUICE_POLICY_LRU = 0,   /* least recently used */
+    SLUICE_POLICY_LFU = 1,   /* least frequently used, with decay */
+    SLUICE_POLICY_LFUDA = 2, /* longest idle, later the more it was used; scans do not flush it */
+    SLUICE_POLICY_AUTO = 3,  /* whichever would have read least lately; the default */
+};
+
 /* Receives one line of text without newline. May be called from the thread inside a call. */
 typedef void sluice_log_fn(void *user, enum sluice_log_level level, const char *message);
 
@@ -106,9 +114,10 @@ struct sluice_engine_options {
     uint64_t ram_bytes; /* most memory for everything; 0: what the system and cgroup have to give */
     uint32_t n_slots;   /* expert slots, instead of what ram_bytes leaves; 0: off */
     enum sluice_io io;  /* how experts are read; default SLUICE_IO_AUTO */
-    uint32_t queue_depth; /* reads in flight; 0: 32 */
-    bool preload;         /* fill the expert slots at open */
-    uint32_t plan_ctx;    /* tokens of context the memory plan keeps room for; 0: the default */
+    uint32_t queue_depth;      /* reads in flight; 0: 32 */
+    enum sluice_policy policy; /* default SLUICE_POLICY_AUTO */
+    bool preload;              /* fill the expert slots at open */
+    uint32_t plan_ctx; /* tokens of context the memory plan keeps room for; 0: the default */
     /*
      * For studies of routing and caches. route chooses the experts of one token in one layer
      * instead of the router: k distinct ids, ascending; their weights become 1 / k, so the text
@@ -170,6 +179,8 @@ struct sluice_engine_info {
     const char *io_engine; /* "io_uring", "pread" or "mmap" */
     const char *io_note;   /* what was refused and why, or "" */
     bool io_direct;        /* reads bypass the page cache */
+    uint32_t n_expert_layers;   /* layers with routed experts */
+    uint64_t token_dense_bytes; /* of dense_bytes, what one token reads: of the embedding one row */
 };
 
 SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
@@ -355,6 +366,116 @@ SLUICE_API void sluice_sampler_close(sluice_sampler **sampler);
 SLUICE_API void sluice_sampler_accept(sluice_sampler *sampler, int32_t id);
 /* Draws an id from logits[vocab_size], which are changed. Not accepted by itself. Never fails. */
 SLUICE_API int32_t sluice_sampler_draw(sluice_sampler *sampler, float *logits);
+
+/*
+ * Studies of routing and caches
+ *
+ * A trace holds which experts every layer picked for every batch of a run, in about one byte a
+ * pick. It can be replayed against the cache's policies, or force the routing of another run. None
+ * of these objects is used by two threads at a time.
+ */
+
+typedef struct sluice_trace_writer sluice_trace_writer;
+typedef struct sluice_trace_reader sluice_trace_reader;
+typedef struct sluice_route sluice_route;
+
+/* Takes len bytes in full, or fails: status and *err then become those of the call. */
+typedef enum sluice_status sluice_write_fn(void *user, const void *data, size_t len,
+                                           struct sluice_error *err);
+
+/* A trace of the engine's model, which goes to write. Errors: UNSUPPORTED (no experts), NOMEM. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_trace_writer_open(sluice_trace_writer **writer, const sluice_engine *engine,
+                         sluice_write_fn *write, void *user, struct sluice_error *err);
+/*
+ * The next layer of a batch, as sluice_engine_options.routed is told it: ids [n_tokens][k].
+ * prefill: the batch is part of a prompt. Errors: ARGUMENT, and those of write, which repeat.
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_trace_append(sluice_trace_writer *writer, uint32_t n_tokens, bool prefill, uint32_t k,
+                    const int32_t *ids, struct sluice_error *err);
+/* Writes what is buffered. Errors: ARGUMENT (layers of the last batch are missing), and write's. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status sluice_trace_flush(sluice_trace_writer *writer,
+                                                                  struct sluice_error *err);
+/* Drops what was not flushed. */
+SLUICE_API void sluice_trace_writer_close(sluice_trace_writer **writer);
+
+struct sluice_trace_info {
+    uint32_t size;           /* sizeof of this struct, set by the caller */
+    uint32_t n_layers;       /* with routed experts */
+    uint32_t n_experts;      /* per layer */
+    uint32_t n_experts_used; /* per token */
+    uint8_t fingerprint[16]; /* of the tensors' names, types and shapes */
+};
+
+/* One layer of one batch; the arrays are valid until the next call. */
+struct sluice_trace_step {
+    uint64_t batch;
+    uint32_t layer; /* among those with routed experts */
+    uint32_t n_tokens;
+    bool prefill;
+    uint32_t n;              /* distinct experts */
+    const uint32_t *experts; /* [n], ascending */
+    const uint32_t *counts;  /* [n], tokens that picked each */
+};
+
+/* bytes must outlive the reader. Errors: FORMAT, UNSUPPORTED, NOMEM. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_trace_reader_open(sluice_trace_reader **reader, const void *bytes, size_t len,
+                         struct sluice_error *err);
+SLUICE_API void sluice_trace_reader_info(const sluice_trace_reader *reader,
+                                         struct sluice_trace_info *info);
+/* The next step; its n is 0 at the end. Errors: FORMAT, naming offset and step. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status sluice_trace_next(sluice_trace_reader *reader,
+                                                                 struct sluice_trace_step *step,
+                                                                 struct sluice_error *err);
+SLUICE_API void sluice_trace_reader_close(sluice_trace_reader **reader);
+
+/* Made-up routing: experts drawn by popularity, and again from those of the layer's last token. */
+struct sluice_route_options {
+    uint32_t size; /* sizeof of this struct, set by _default */
+    uint32_t n_layers, n_experts, n_experts_used;
+    double zipf;  /* an expert of rank r has weight r^-zipf, ranks differ by layer; 0: uniform */
+    double reuse; /* chance that an expert of the last token is used again; below 0: as drawn */
+    double drift; /* chance per token and layer that two ranks change places */
+    uint64_t seed;
+};
+
+SLUICE_API void sluice_route_options_default(struct sluice_route_options *options);
+/* Errors: ARGUMENT (an option out of range), NOMEM. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_route_open(sluice_route **route, const struct sluice_route_options *options,
+                  struct sluice_error *err);
+/* The experts that the layer's next token picks: [n_experts_used], ascending. */
+SLUICE_API void sluice_route_pick(sluice_route *route, uint32_t layer, uint32_t *experts);
+SLUICE_API void sluice_route_close(sluice_route **route);
+
+/* What a policy would have done with so many slots. */
+struct sluice_cache_sim_row {
+    const char *policy; /* "lru", ...; "optimum" knows the future */
+    uint32_t capacity;  /* slots */
+    uint64_t decode_hits, decode_misses, prefill_hits, prefill_misses;
+    double hit_rate;   /* of all uses */
+    uint64_t switches; /* how often "auto" changed the policy it follows */
+};
+
+struct sluice_cache_sim_options {
+    uint32_t size;              /* sizeof of this struct, set by _default */
+    const uint32_t *capacities; /* slots, ascending; NULL: tenths of all experts */
+    size_t n_capacities;
+    const char *title; /* of the plot */
+    /* Called for each capacity and policy, in this order; "optimum" comes last. */
+    void (*row)(void *user, const struct sluice_cache_sim_row *row);
+    void *row_user;
+    sluice_write_fn *svg; /* receives a plot of hit rates over capacities; NULL: not wanted */
+    void *svg_user;
+};
+
+SLUICE_API void sluice_cache_sim_options_default(struct sluice_cache_sim_options *options);
+/* Replays trace[0..len). Errors: FORMAT, UNSUPPORTED, ARGUMENT, NOMEM, and those of svg. */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_cache_sim(const void *trace, size_t len, const struct sluice_cache_sim_options *options,
+                 struct sluice_error *err);
 
 /* Statistics since the engine was opened */
 

@@ -16,7 +16,8 @@ enum {
 
 void sluice_engine_options_default(struct sluice_engine_options *options)
 {
-    *options = (struct sluice_engine_options){.size = sizeof *options};
+    *options =
+        (struct sluice_engine_options){.size = sizeof *options, .policy = SLUICE_POLICY_AUTO};
 }
 
 static enum sluice_status take_options(struct sluice_engine *e,
@@ -39,6 +40,8 @@ static enum sluice_status take_options(struct sluice_engine *e,
                        (int)o->precision);
     if (o->io > SLUICE_IO_MMAP)
         return err_set(err, SLUICE_E_ARGUMENT, "I/O engine %d is unknown", (int)o->io);
+    if (o->policy > SLUICE_POLICY_AUTO)
+        return err_set(err, SLUICE_E_ARGUMENT, "policy %d is unknown", (int)o->policy);
     e->log = (struct log){o->log, o->log_user};
     return SLUICE_OK;
 }
@@ -82,11 +85,14 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
     return SLUICE_OK;
 }
 
-static void open_tokenizer(struct sluice_engine *e)
+/* A model without one is evaluated all the same; running out of memory is another matter. */
+static enum sluice_status open_tokenizer(struct sluice_engine *e, struct sluice_error *err)
 {
     enum sluice_status status = tokenizer_open(e->path, &e->tokenizer, &e->tokenizer_error);
-    if (status == SLUICE_OK) return;
+    if (status == SLUICE_OK) return SLUICE_OK;
+    if (status == SLUICE_E_NOMEM) return err_set(err, status, "%s", e->tokenizer_error.message);
     log_write(&e->log, SLUICE_LOG_INFO, "no tokenizer: %s", e->tokenizer_error.message);
+    return SLUICE_OK;
 }
 
 static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_error *err)
@@ -95,7 +101,7 @@ static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_erro
         .keep_hidden = e->options.keep_hidden, .n_picks = e->options.top_k_experts, .log = &e->log};
     TRY(checkpoint_open(&e->checkpoint, e->path, err));
     TRY(model_init(&e->model, &e->checkpoint, &options, err));
-    open_tokenizer(e);
+    TRY(open_tokenizer(e, err));
     TRY(open_backend(e, err));
     return memory_open(e, err);
 }
@@ -133,6 +139,19 @@ void sluice_engine_close(sluice_engine **engine)
     call_memory_free(&e->call_memory);
     free(e->path);
     free(e);
+}
+
+/* A tied embedding is read as the head. */
+static uint64_t token_dense_bytes(const struct model *m)
+{
+    const struct graph *g = &m->graph;
+    uint64_t bytes = m->dense_bytes;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        const struct wmat *table = &m->weights[w].matrix;
+        if (g->weights.items[w].role != WEIGHT_embed || m->tied || table->rows == 0) continue;
+        bytes -= wmat_bytes(table) / table->rows * (table->rows - 1);
+    }
+    return bytes;
 }
 
 static void describe_memory(const struct sluice_engine *e, struct sluice_engine_info *info)
@@ -180,6 +199,8 @@ void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *i
         .scratch_bytes = cpu_scratch_bytes(e->backend),
         .skipped_bytes = m->skipped_bytes,
         .converted_bytes = m->converted_bytes,
+        .n_expert_layers = m->n_banks,
+        .token_dense_bytes = token_dense_bytes(m),
     };
     describe_memory(e, &full);
     memcpy(info, &full, min_size(info->size, sizeof full));

@@ -106,10 +106,14 @@ static struct reader_options reader_options(const struct sluice_engine *e)
     return (struct reader_options){.kind = kinds[e->options.io], .depth = e->options.queue_depth};
 }
 
+_Static_assert((int)SLUICE_POLICY_LRU == (int)POLICY_LRU, "policies are numbered as in policy.def");
+_Static_assert((int)SLUICE_POLICY_AUTO == (int)POLICY_AUTO, "policies are numbered as in policy.def");
+
 static enum sluice_status open_store(struct sluice_engine *e, struct sluice_error *err)
 {
     struct store_options o = {.slot_bytes = e->options.n_slots ? 0 : e->plan.slots,
                               .n_slots = e->options.n_slots,
+                              .policy = (enum policy_kind)e->options.policy,
                               .reader = reader_options(e)};
     TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
                    e->model.n_banks, &o, err));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "store/pack_manifest.h"
 #include "store/shards.h"
 
 /* Far above any real configuration or index (a few MB). */
@@ -92,6 +93,11 @@ static enum sluice_status load_configs(struct checkpoint *cp, struct sluice_erro
         return err_set(err, SLUICE_E_NOT_FOUND,
                        "'%s' has no config.json; it is the root of a cached repository: give one "
                        "of the folders in its snapshots folder",
+                       cp->path);
+    if (!has_file(cp, "config.json") && has_file(cp, PACK_MANIFEST_NAME))
+        return err_set(err, SLUICE_E_NOT_FOUND,
+                       "'%s' holds a pack that is not complete; 'sluice pack' with the same model "
+                       "and folder completes it",
                        cp->path);
     enum sluice_status status = load_json(cp, "config.json", &cp->config, err);
     if (status == SLUICE_E_NOT_FOUND)
@@ -251,6 +257,32 @@ const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *na
 {
     const uint32_t *at = map_find(&cp->by_name, span_str(name));
     return at ? &cp->tensors[*at] : NULL;
+}
+
+/* The last tensor of the file that begins at or before offset; they are in order. */
+static const struct tensor *last_before(const struct checkpoint *cp, uint32_t file, uint64_t offset)
+{
+    size_t begin = 0, end = cp->n_tensors;
+    while (begin < end) {
+        size_t mid = begin + (end - begin) / 2;
+        const struct tensor *t = &cp->tensors[mid];
+        if (t->file < file || (t->file == file && t->offset <= offset))
+            begin = mid + 1;
+        else
+            end = mid;
+    }
+    return begin ? &cp->tensors[begin - 1] : NULL;
+}
+
+const struct tensor *checkpoint_tensor_at(const struct checkpoint *cp, const uint8_t *data)
+{
+    for (uint32_t f = 0; f < cp->n_files; f++) {
+        uintptr_t base = (uintptr_t)cp->files[f].data, at = (uintptr_t)data;
+        if (at < base || at - base >= cp->files[f].bytes) continue;
+        const struct tensor *t = last_before(cp, f, at - base);
+        return t && t->file == f && at - base - t->offset < t->bytes ? t : NULL;
+    }
+    return NULL;
 }
 
 const char *checkpoint_file_name(const struct checkpoint *cp, const struct tensor *tensor)

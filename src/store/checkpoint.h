@@ -49,6 +49,9 @@ void checkpoint_release(struct checkpoint *cp);
 /* The tensor of that name, or NULL. */
 const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *name);
 
+/* The tensor that the mapped byte at data belongs to, or NULL. */
+const struct tensor *checkpoint_tensor_at(const struct checkpoint *cp, const uint8_t *data);
+
 /* Base name of the file a tensor is in. */
 const char *checkpoint_file_name(const struct checkpoint *cp, const struct tensor *tensor);
 

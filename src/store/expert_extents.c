@@ -2,13 +2,7 @@
 
 #include "base/bits.h"
 
-struct part_ref {
-    const uint8_t *data;
-    uint64_t bytes;
-};
-
-/* The parts of a view in the order of expert_extents. */
-static void list_parts(const struct expert_view *v, struct part_ref parts[EXPERT_PARTS])
+void extents_parts(const struct expert_view *v, struct part_ref parts[EXPERT_PARTS])
 {
     const struct wmat *mats[3] = {&v->gate, &v->up, &v->down};
     for (uint32_t m = 0; m < 3; m++) {
@@ -39,7 +33,7 @@ bool extents_find(const struct expert_view *mapped, const struct file_map *files
                   struct expert_extents *out)
 {
     struct part_ref parts[EXPERT_PARTS];
-    list_parts(mapped, parts);
+    extents_parts(mapped, parts);
     for (uint32_t p = 0; p < EXPERT_PARTS; p++) {
         out->part[p] = (struct extent){0};
         if (parts[p].bytes && !find_part(&parts[p], files, n_files, &out->part[p])) return false;
@@ -92,7 +86,7 @@ uint64_t extents_slot_bytes(const struct expert_view *shape, uint32_t align)
 {
     struct part_ref parts[EXPERT_PARTS];
     uint64_t total = 0;
-    list_parts(shape, parts);
+    extents_parts(shape, parts);
     for (uint32_t p = 0; p < EXPERT_PARTS; p++)
         if (parts[p].bytes) total += align_up(parts[p].bytes + align - 1, align);
     return total;

@@ -1,4 +1,4 @@
-/* Where an expert's bytes lie in files, and where they land in a slot. Private to the store. */
+/* Where an expert's bytes lie in files, and where they land in a slot. For the store and for packing. */
 #ifndef SLUICE_STORE_EXPERT_EXTENTS_H
 #define SLUICE_STORE_EXPERT_EXTENTS_H
 
@@ -36,6 +36,14 @@ struct expert_windows {
     uint64_t part_off[EXPERT_PARTS]; /* of each part, in the slot */
 };
 
+/* A part in memory: bytes 0 when it does not exist. */
+struct part_ref {
+    const uint8_t *data;
+    uint64_t bytes;
+};
+
+/* The parts of a view, wherever they are. */
+void extents_parts(const struct expert_view *view, struct part_ref parts[EXPERT_PARTS]);
 /* The parts of a mapped expert. False: a part lies outside the files. */
 bool extents_find(const struct expert_view *mapped, const struct file_map *files, uint32_t n_files,
                   struct expert_extents *out);

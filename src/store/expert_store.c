@@ -20,16 +20,23 @@ struct slot {
     int error;        /* of the first window that failed */
     uint32_t error_file;
     uint64_t error_offset;
-    uint64_t last_use;
     uint8_t *data;
     struct expert_view view;
 };
 
-/* Slots of one size: the experts of some banks. */
+/*
+ * Slots of one size: the experts of some banks. The policy numbers them by rank, their place among
+ * the experts of the class.
+ */
 struct slot_class {
     uint64_t slot_bytes;
     uint32_t n_experts; /* that could be in it */
     uint32_t first, n;  /* slots */
+    uint32_t *free_slots;
+    uint32_t n_free;
+    struct policy *policy;
+    uint32_t *layer_of; /* per rank: the bank */
+    uint32_t *key_of;   /* per rank: the key */
     void *slab;
     size_t slab_bytes;
 };
@@ -37,6 +44,7 @@ struct slot_class {
 struct bank_entry {
     const struct expert_bank *bank;
     uint32_t first_key;
+    uint32_t first_rank; /* in its class */
     uint32_t class;
 };
 
@@ -50,6 +58,8 @@ struct step {
     uint32_t n_left;  /* not given yet */
     uint32_t n_ready; /* ready and not given */
     uint8_t *state;   /* per expert of the bank */
+    uint32_t *ranks;  /* of the experts, for the policy */
+    enum policy_use use;
 };
 
 struct expert_store {
@@ -64,7 +74,7 @@ struct expert_store {
     uint32_t n_slots;
     uint32_t *slot_of; /* per key: its slot, or NONE */
     uint32_t n_keys;
-    uint64_t clock; /* of uses */
+    uint32_t failed; /* slot of the step whose read failed, or NONE */
     struct step step;
     struct store_stats stats;
 };
@@ -120,15 +130,19 @@ static enum sluice_status add_banks(struct expert_store *s, const struct expert_
         const struct expert_bank *bank = banks[s->n_banks];
         TRY(check_bank(s, bank, err));
         uint32_t class = class_of(s, store_slot_bytes(bank, align));
-        s->banks[s->n_banks] = (struct bank_entry){bank, s->n_keys, class};
+        s->banks[s->n_banks] = (struct bank_entry){.bank = bank,
+                                                   .first_key = s->n_keys,
+                                                   .first_rank = s->classes[class].n_experts,
+                                                   .class = class};
         s->classes[class].n_experts += bank->n_experts;
         s->n_keys += bank->n_experts;
         most = max_u32(most, bank->n_experts);
     }
     s->step.experts = calloc(most + 1, sizeof *s->step.experts);
     s->step.state = calloc(most + 1, 1);
+    s->step.ranks = calloc(most + 1, sizeof *s->step.ranks);
     s->slot_of = calloc(s->n_keys + 1, sizeof *s->slot_of);
-    if (!s->step.experts || !s->step.state || !s->slot_of)
+    if (!s->step.experts || !s->step.state || !s->step.ranks || !s->slot_of)
         return err_nomem(err, "expert store", s->n_keys * sizeof *s->slot_of);
     for (uint32_t k = 0; k < s->n_keys; k++) s->slot_of[k] = (uint32_t)NONE;
     return SLUICE_OK;
@@ -160,6 +174,35 @@ static enum sluice_status share_slots(struct expert_store *s, const struct store
     return SLUICE_OK;
 }
 
+static enum sluice_status open_policy(struct expert_store *s, uint32_t c, enum policy_kind kind,
+                                      struct sluice_error *err)
+{
+    struct slot_class *k = &s->classes[c];
+    k->layer_of = calloc(k->n_experts + 1, sizeof *k->layer_of);
+    k->key_of = calloc(k->n_experts + 1, sizeof *k->key_of);
+    if (!k->layer_of || !k->key_of) return err_nomem(err, "expert store", k->n_experts);
+    for (uint32_t b = 0; b < s->n_banks; b++) {
+        const struct bank_entry *entry = &s->banks[b];
+        if (entry->class != c) continue;
+        for (uint32_t e = 0; e < entry->bank->n_experts; e++) {
+            k->layer_of[entry->first_rank + e] = b;
+            k->key_of[entry->first_rank + e] = entry->first_key + e;
+        }
+    }
+    struct policy_shape shape = {.n_keys = k->n_experts,
+                                 .n_layers = s->n_banks,
+                                 .layer_of = k->layer_of,
+                                 .entry_bytes = k->slot_bytes};
+    return policy_open(&k->policy, kind, &shape, k->n, err);
+}
+
+static enum sluice_status open_policies(struct expert_store *s, enum policy_kind kind,
+                                        struct sluice_error *err)
+{
+    for (uint32_t c = 0; c < s->n_classes; c++) TRY(open_policy(s, c, kind, err));
+    return SLUICE_OK;
+}
+
 static enum sluice_status alloc_slots(struct expert_store *s, struct sluice_error *err)
 {
     s->slots = calloc(s->n_slots + 1, sizeof *s->slots);
@@ -169,6 +212,12 @@ static enum sluice_status alloc_slots(struct expert_store *s, struct sluice_erro
         if (!mul_size(k->slot_bytes, k->n, &k->slab_bytes) || !mem_reserve(k->slab_bytes, &k->slab))
             return err_nomem(err, "expert slots", k->slab_bytes);
         (void)madvise(k->slab, k->slab_bytes, MADV_HUGEPAGE);
+        k->free_slots = calloc(k->n + 1, sizeof *k->free_slots);
+        if (!k->free_slots) return err_nomem(err, "expert slots", k->n);
+        while (k->n_free < k->n) {
+            k->free_slots[k->n_free] = k->first + k->n - 1 - k->n_free;
+            k->n_free++;
+        }
         for (uint32_t i = 0; i < k->n; i++)
             s->slots[k->first + i] = (struct slot){.key = (uint32_t)NONE,
                                                    .data = (uint8_t *)k->slab + i * k->slot_bytes};
@@ -209,11 +258,13 @@ enum sluice_status store_open(struct expert_store **out, const struct file_map *
     if (!s) return err_nomem(err, "expert store", sizeof *s);
     s->files = files;
     s->n_files = n_files;
+    s->failed = (uint32_t)NONE;
     enum sluice_status status = open_reader(s, &options->reader, err);
     if (status == SLUICE_OK) status = check_files(s, err);
     if (status == SLUICE_OK) status = add_banks(s, banks, n_banks, err);
     if (status == SLUICE_OK) status = share_slots(s, options, err);
     if (status == SLUICE_OK) status = alloc_slots(s, err);
+    if (status == SLUICE_OK) status = open_policies(s, options->policy, err);
     if (status != SLUICE_OK) store_close(&s);
     *out = s;
     return status;
@@ -225,14 +276,20 @@ void store_close(struct expert_store **out)
     if (!s) return;
     *out = NULL;
     reader_close(&s->reader);
-    for (uint32_t c = 0; c < s->n_classes; c++)
+    for (uint32_t c = 0; c < s->n_classes; c++) {
         mem_unreserve(s->classes[c].slab, s->classes[c].slab_bytes);
+        policy_close(&s->classes[c].policy);
+        free(s->classes[c].free_slots);
+        free(s->classes[c].layer_of);
+        free(s->classes[c].key_of);
+    }
     free(s->classes);
     free(s->banks);
     free(s->slots);
     free(s->slot_of);
     free(s->step.experts);
     free(s->step.state);
+    free(s->step.ranks);
     free(s);
 }
 
@@ -243,25 +300,44 @@ static uint32_t key_of(const struct step *step, uint32_t expert)
     return step->bank->first_key + expert;
 }
 
-/* A free slot of the class, else the least recently used one that nobody holds; NONE: no such. */
-static uint32_t find_slot(const struct expert_store *s, uint32_t class)
+static uint32_t rank_of(const struct step *step, uint32_t expert)
 {
-    const struct slot_class *k = &s->classes[class];
-    uint32_t best = (uint32_t)NONE;
-    for (uint32_t i = k->first; i < k->first + k->n; i++) {
-        const struct slot *slot = &s->slots[i];
-        if (slot->pins || slot->pending) continue;
-        if (slot->key == (uint32_t)NONE) return i;
-        if (best == (uint32_t)NONE || slot->last_use < s->slots[best].last_use) best = i;
-    }
-    return best;
+    return step->bank->first_rank + expert;
 }
 
-static void clear_slot(struct expert_store *s, struct slot *slot)
+static struct policy *policy_of(const struct expert_store *s)
 {
-    if (slot->key != (uint32_t)NONE) s->slot_of[slot->key] = (uint32_t)NONE;
+    return s->classes[s->step.bank->class].policy;
+}
+
+/* What may leave: nobody holds it and it is not on its way. */
+static bool is_evictable(const void *user, uint32_t rank)
+{
+    const struct expert_store *s = user;
+    uint32_t key = s->classes[s->step.bank->class].key_of[rank];
+    const struct slot *slot = &s->slots[s->slot_of[key]];
+    return slot->pins == 0 && slot->pending == 0;
+}
+
+/* The slot holds nothing any more; rank is that of its expert. */
+static void forget(struct expert_store *s, struct slot_class *k, struct slot *slot, uint32_t rank)
+{
+    policy_remove(k->policy, rank);
+    s->slot_of[slot->key] = (uint32_t)NONE;
     slot->key = (uint32_t)NONE;
     slot->error = 0;
+}
+
+/* A free slot of the step's class, else that of the expert that should leave; NONE: no such. */
+static uint32_t find_slot(struct expert_store *s)
+{
+    struct slot_class *k = &s->classes[s->step.bank->class];
+    if (k->n_free) return k->free_slots[--k->n_free];
+    uint32_t rank = policy_victim(k->policy, is_evictable, s);
+    if (rank == NO_KEY) return (uint32_t)NONE;
+    uint32_t index = s->slot_of[k->key_of[rank]];
+    forget(s, k, &s->slots[index], rank);
+    return index;
 }
 
 static enum sluice_status submit_windows(struct expert_store *s, uint32_t index,
@@ -291,7 +367,6 @@ static enum sluice_status load(struct expert_store *s, uint32_t index, uint32_t 
     const struct expert_view *mapped = &s->step.bank->bank->experts[expert];
     struct expert_extents extents;
     struct expert_windows windows;
-    clear_slot(s, slot);
     if (!extents_find(mapped, s->files, s->n_files, &extents))
         return err_set(err, SLUICE_E_INTERNAL, "expert %u lies in no file", expert);
     uint32_t align = 1;
@@ -303,8 +378,11 @@ static enum sluice_status load(struct expert_store *s, uint32_t index, uint32_t 
     slot->key = key_of(&s->step, expert);
     slot->pins = 1;
     s->slot_of[slot->key] = index;
+    policy_insert(policy_of(s), rank_of(&s->step, expert), s->step.use);
     s->step.state[expert] = STEP_COMING;
-    return submit_windows(s, index, &windows, err);
+    enum sluice_status status = submit_windows(s, index, &windows, err);
+    if (status != SLUICE_OK) slot->error = ENOMEM; /* what is in it is not the expert */
+    return status;
 }
 
 /* Starts as many waiting experts as there are slots for, in ascending order. */
@@ -313,7 +391,7 @@ static enum sluice_status start_loads(struct expert_store *s, struct sluice_erro
     for (uint32_t i = 0; i < s->step.n; i++) {
         uint32_t expert = s->step.experts[i];
         if (s->step.state[expert] != STEP_WAITING) continue;
-        uint32_t slot = find_slot(s, s->step.bank->class);
+        uint32_t slot = find_slot(s);
         if (slot == (uint32_t)NONE) return SLUICE_OK;
         TRY(load(s, slot, expert, err));
     }
@@ -333,6 +411,7 @@ static void take_result(struct expert_store *s, const struct read_result *r)
         slot->error = r->error;
         slot->error_file = r->file;
         slot->error_offset = r->offset;
+        s->failed = (uint32_t)r->tag;
     }
     if (--slot->pending == 0 && !slot->error) mark_ready(s, slot);
 }
@@ -347,6 +426,15 @@ static enum sluice_status failure(const struct expert_store *s, const struct slo
                    s->files[slot->error_file].path, (unsigned long long)slot->error_offset, why);
 }
 
+/* A slot of the step whose read failed is free again. */
+static void free_failed(struct expert_store *s, uint32_t index)
+{
+    struct slot_class *k = &s->classes[s->step.bank->class];
+    struct slot *slot = &s->slots[index];
+    forget(s, k, slot, slot->key - s->step.bank->first_key + s->step.bank->first_rank);
+    k->free_slots[k->n_free++] = index;
+}
+
 /* Waits for the reads of a step that failed, forgets what failed and unpins the rest. */
 static void abandon_step(struct expert_store *s)
 {
@@ -357,16 +445,16 @@ static void abandon_step(struct expert_store *s)
     }
     for (uint32_t i = 0; i < s->n_slots; i++) {
         s->slots[i].pins = 0;
-        if (s->slots[i].error) clear_slot(s, &s->slots[i]);
+        if (s->slots[i].error) free_failed(s, i);
     }
     s->step.n = s->step.n_left = s->step.n_ready = 0;
+    s->failed = (uint32_t)NONE;
 }
 
 static enum sluice_status find_failure(struct expert_store *s, struct sluice_error *err)
 {
-    for (uint32_t i = 0; i < s->n_slots; i++)
-        if (s->slots[i].error) return failure(s, &s->slots[i], err);
-    return SLUICE_OK;
+    if (s->failed == (uint32_t)NONE) return SLUICE_OK;
+    return failure(s, &s->slots[s->failed], err);
 }
 
 /* Steps */
@@ -380,19 +468,23 @@ static void ask(struct expert_store *s, uint32_t expert)
         return;
     }
     s->slots[index].pins = 1;
-    s->slots[index].last_use = ++s->clock;
+    policy_hit(policy_of(s), rank_of(&s->step, expert), s->step.use);
     mark_ready(s, &s->slots[index]);
     s->stats.hits++;
 }
 
 enum sluice_status store_begin(struct expert_store *s, const struct expert_bank *bank,
-                               const uint32_t *experts, uint32_t n, struct sluice_error *err)
+                               const uint32_t *experts, uint32_t n, enum policy_use use,
+                               struct sluice_error *err)
 {
     struct step *step = &s->step;
     step->bank = &s->banks[bank->index];
     step->n = step->n_left = n;
     step->n_ready = 0;
+    step->use = use;
     memcpy(step->experts, experts, n * sizeof *experts);
+    for (uint32_t i = 0; i < n; i++) step->ranks[i] = rank_of(step, experts[i]);
+    if (use != USE_GUESS) policy_step(policy_of(s), bank->index, step->ranks, n, use);
     for (uint32_t i = 0; i < n; i++) ask(s, experts[i]);
     enum sluice_status status = start_loads(s, err);
     if (status != SLUICE_OK) abandon_step(s);
@@ -452,9 +544,7 @@ enum sluice_status store_next(struct expert_store *s, uint32_t *ready, uint32_t 
 
 void store_done(struct expert_store *s, uint32_t expert)
 {
-    struct slot *slot = &s->slots[s->slot_of[key_of(&s->step, expert)]];
-    slot->pins = 0;
-    slot->last_use = ++s->clock;
+    s->slots[s->slot_of[key_of(&s->step, expert)]].pins = 0;
 }
 
 const struct expert_view *store_view(const struct expert_store *s, const struct expert_bank *bank,
@@ -465,19 +555,11 @@ const struct expert_view *store_view(const struct expert_store *s, const struct 
 
 /* Preloading */
 
-static uint32_t free_slots(const struct expert_store *s, uint32_t class)
-{
-    const struct slot_class *k = &s->classes[class];
-    uint32_t n = 0;
-    for (uint32_t i = k->first; i < k->first + k->n; i++) n += s->slots[i].key == (uint32_t)NONE;
-    return n;
-}
-
 /* The absent experts of a bank, as many as free slots hold. */
 static uint32_t absent_experts(const struct expert_store *s, const struct bank_entry *b,
                                uint32_t *experts)
 {
-    uint32_t room = free_slots(s, b->class), n = 0;
+    uint32_t room = s->classes[b->class].n_free, n = 0;
     for (uint32_t e = 0; e < b->bank->n_experts && n < room; e++)
         if (s->slot_of[b->first_key + e] == (uint32_t)NONE) experts[n++] = e;
     return n;
@@ -488,7 +570,7 @@ static enum sluice_status preload_bank(struct expert_store *s, const struct bank
 {
     uint32_t n = absent_experts(s, b, experts), left = n, got;
     if (n == 0) return SLUICE_OK;
-    TRY(store_begin(s, b->bank, experts, n, err));
+    TRY(store_begin(s, b->bank, experts, n, USE_GUESS, err));
     while (left) {
         TRY(store_next(s, ready, b->bank->n_experts, true, &got, err));
         for (uint32_t i = 0; i < got; i++) store_done(s, ready[i]);

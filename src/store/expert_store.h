@@ -14,10 +14,12 @@
 #include "io/file.h"
 #include "io/reader.h"
 #include "store/bank.h"
+#include "store/policy.h"
 
 struct store_options {
     uint64_t slot_bytes; /* memory for slots; 0: n_slots decides */
     uint32_t n_slots;    /* at least 1 per class; more than there are experts is cut */
+    enum policy_kind policy;
     struct reader_options reader;
 };
 
@@ -41,11 +43,13 @@ enum sluice_status store_open(struct expert_store **store, const struct file_map
 void store_close(struct expert_store **store);
 
 /*
- * Begins a step: the distinct experts it needs, ascending. Reads of missing experts start now.
+ * Begins a step: the distinct experts it needs, ascending. Reads of missing experts start now. use
+ * tells the policy what the step is part of.
  * Errors: IO, NOMEM; the step is then over.
  */
 enum sluice_status store_begin(struct expert_store *store, const struct expert_bank *bank,
-                               const uint32_t *experts, uint32_t n, struct sluice_error *err);
+                               const uint32_t *experts, uint32_t n, enum policy_use use,
+                               struct sluice_error *err);
 /*
  * Experts that became ready since the last call, at most cap, in ascending order among themselves;
  * wait: blocks until there is at least one. *n is 0 when all of the step's experts were given.

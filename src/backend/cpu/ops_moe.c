@@ -43,6 +43,15 @@ static void list_active(struct cpu_backend *be, const int32_t *offsets, uint32_t
     be->expert_uses += round->n_active;
 }
 
+/* A batch with a long segment evaluates a prompt: what it uses says little about decoding. */
+static enum policy_use use_of(const struct batch *batch)
+{
+    enum { DECODE_TOKENS = 8 };
+    for (uint32_t i = 0; i < batch->n_segments; i++)
+        if (batch->segments[i].count > DECODE_TOKENS) return USE_PREFILL;
+    return USE_DECODE;
+}
+
 /*
  * Reads of missing experts start as soon as the picks are known, so that the shared expert is
  * computed meanwhile.
@@ -52,7 +61,8 @@ static void request_experts(struct cpu_backend *be, const struct node *node)
     const struct expert_bank *bank = be->next_bank[node - be->graph->nodes.items];
     struct expert_store *store = be->options.store;
     if (!store || !bank) return;
-    be->status = store_begin(store, bank, be->round.active, be->round.n_active, &be->error);
+    be->status = store_begin(store, bank, be->round.active, be->round.n_active, use_of(be->batch),
+                             &be->error);
 }
 
 /* Counting sort: count, prefix sum, place. Picks of an expert stay in token order. */
