@@ -5,6 +5,7 @@
 #include "backend/layout.h"
 #include "base/bits.h"
 #include "engine/internal.h"
+#include "model/bind.h"
 #include "token/tokenizer.h"
 
 enum {
@@ -16,8 +17,8 @@ enum {
 
 void sluice_engine_options_default(struct sluice_engine_options *options)
 {
-    *options =
-        (struct sluice_engine_options){.size = sizeof *options, .policy = SLUICE_POLICY_AUTO};
+    *options = (struct sluice_engine_options){
+        .size = sizeof *options, .policy = SLUICE_POLICY_AUTO, .verify = true};
 }
 
 static enum sluice_status take_options(struct sluice_engine *e,
@@ -101,6 +102,7 @@ static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_erro
         .keep_hidden = e->options.keep_hidden, .n_picks = e->options.top_k_experts, .log = &e->log};
     TRY(checkpoint_open(&e->checkpoint, e->path, err));
     TRY(model_init(&e->model, &e->checkpoint, &options, err));
+    TRY(verify_open(e, err));
     TRY(open_tokenizer(e, err));
     TRY(open_backend(e, err));
     return memory_open(e, err);
@@ -131,6 +133,7 @@ void sluice_engine_close(sluice_engine **engine)
     cpu_close(&e->backend);
     store_close(&e->store);
     resident_release(&e->resident);
+    pack_check_release(&e->pack);
     layout_release(&e->layout);
     model_release(&e->model);
     checkpoint_release(&e->checkpoint);
@@ -198,6 +201,7 @@ void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *i
         .recurrent_bytes = layout_recurrent_bytes(&e->layout),
         .scratch_bytes = cpu_scratch_bytes(e->backend),
         .skipped_bytes = m->skipped_bytes,
+        .padding_bytes = m->padding_bytes,
         .converted_bytes = m->converted_bytes,
         .n_expert_layers = m->n_banks,
         .token_dense_bytes = token_dense_bytes(m),
@@ -217,7 +221,8 @@ enum sluice_status sluice_engine_get_tensor(const sluice_engine *e, size_t index
     static const char *const kinds[] = {[TENSOR_UNCLAIMED] = "unused",
                                         [TENSOR_DENSE] = "dense",
                                         [TENSOR_EXPERT] = "expert",
-                                        [TENSOR_SKIPPED] = "skipped"};
+                                        [TENSOR_SKIPPED] = "skipped",
+                                        [TENSOR_PADDING] = "padding"};
     if (index >= e->checkpoint.n_tensors) return SLUICE_E_ARGUMENT;
     const struct tensor *t = &e->checkpoint.tensors[index];
     struct sluice_tensor_info full = {.size = info->size,

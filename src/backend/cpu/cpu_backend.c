@@ -215,8 +215,9 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
     for (uint32_t n = be->begin; n < be->end; n++) {
         const struct node *node = &be->graph->nodes.items[n];
         node_fns[node->op](&task, node);
+        if (thread == 0 && be->status != SLUICE_OK) atomic_store(&be->stopped_at, n);
         pool_barrier(be->pool);
-        if (be->status != SLUICE_OK) return;
+        if (atomic_load(&be->stopped_at) <= n) return;
     }
 }
 
@@ -227,6 +228,7 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     be->begin = begin;
     be->end = end;
     be->status = SLUICE_OK;
+    atomic_store(&be->stopped_at, UINT32_MAX);
     pool_run(be->pool, run_nodes, be);
     be->batch = NULL;
     if (begin == 0) be->tokens += batch->n_tokens;

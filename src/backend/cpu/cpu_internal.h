@@ -2,6 +2,8 @@
 #ifndef SLUICE_BACKEND_CPU_INTERNAL_H
 #define SLUICE_BACKEND_CPU_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "backend/cpu/cpu_backend.h"
 #include "store/bank.h"
 
@@ -53,6 +55,11 @@ struct cpu_backend {
     uint32_t begin, end;
     struct experts_round round;
     enum sluice_status status; /* first error; set by thread 0 between barriers */
+    /*
+     * The node that failed. After the barrier of a node the threads may not look at status: thread
+     * 0 may be in the next node already, and set it there.
+     */
+    _Atomic uint32_t stopped_at;
     struct sluice_error error;
 };
 

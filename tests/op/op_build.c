@@ -1,0 +1,314 @@
+/* Makes random worlds: graph, weights, sessions with a past, batch, and lanes to run on. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../unit/sample_graph.h"
+#include "base/bits.h"
+#include "base/fp16.h"
+#include "op_random.h"
+
+enum { N_CTX = 448, SLACK_ROWS = 3, BAD_PICK = 0x7fc00001 };
+
+/* Sizes that no vector width divides; f32, f16 and bf16 weights. */
+static const struct sample_dims odd = {.hidden = 52,
+                                       .vocab = 41,
+                                       .heads = 6,
+                                       .kv_heads = 2,
+                                       .head_dim = 14,
+                                       .rotary_dim = 6,
+                                       .k_heads = 2,
+                                       .v_heads = 6,
+                                       .dk = 11,
+                                       .dv = 9,
+                                       .conv_width = 4,
+                                       .experts = 7,
+                                       .picks = 3,
+                                       .expert_inter = 19,
+                                       .shared_inter = 23};
+/* Packed weights of every width; four query heads to a key head. */
+static const struct sample_dims packed = {.hidden = 128,
+                                          .vocab = 70,
+                                          .heads = 4,
+                                          .kv_heads = 1,
+                                          .head_dim = 32,
+                                          .rotary_dim = 8,
+                                          .k_heads = 2,
+                                          .v_heads = 4,
+                                          .dk = 16,
+                                          .dv = 24,
+                                          .conv_width = 4,
+                                          .experts = 9,
+                                          .picks = 4,
+                                          .expert_inter = 64,
+                                          .shared_inter = 96};
+/* One of everything, rotated whole, a convolution without memory; all experts chosen. */
+static const struct sample_dims single = {.hidden = 32,
+                                          .vocab = 33,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .head_dim = 64,
+                                          .rotary_dim = 64,
+                                          .k_heads = 1,
+                                          .v_heads = 1,
+                                          .dk = 32,
+                                          .dv = 64,
+                                          .conv_width = 1,
+                                          .experts = 2,
+                                          .picks = 2,
+                                          .expert_inter = 32,
+                                          .shared_inter = 32};
+/* Wide heads; one expert a token of many. */
+static const struct sample_dims wide = {.hidden = 64,
+                                        .vocab = 40,
+                                        .heads = 2,
+                                        .kv_heads = 2,
+                                        .head_dim = 128,
+                                        .rotary_dim = 32,
+                                        .k_heads = 1,
+                                        .v_heads = 2,
+                                        .dk = 128,
+                                        .dv = 128,
+                                        .conv_width = 7,
+                                        .experts = 40,
+                                        .picks = 1,
+                                        .expert_inter = 128,
+                                        .shared_inter = 64};
+
+const struct variant variants[] = {
+    {"odd, a first token", &odd, false, false, KV_F32, 1, 1, {1}, {0}},
+    {"odd, one token", &odd, false, false, KV_F16, 1, 1, {1}, {63}},
+    {"odd, two sessions", &odd, false, false, KV_F32, 2, 2, {1, 1}, {0, 130}},
+    {"odd, mixed", &odd, false, false, KV_F32, 5, 4, {1, 11, 3, 2}, {64, 60, 0, 200}},
+    {"odd, a long prompt", &odd, false, false, KV_F16, 9, 3, {100, 1, 155}, {0, 127, 61}},
+    {"packed, one token", &packed, true, false, KV_F32, 1, 1, {1}, {5}},
+    {"packed, one token in int8", &packed, true, true, KV_F16, 1, 1, {1}, {64}},
+    {"packed, two tokens in int8", &packed, true, true, KV_F16, 0, 1, {2}, {127}},
+    {"packed, mixed", &packed, true, false, KV_F16, 17, 5, {1, 1, 8, 1, 6}, {3, 64, 0, 0, 250}},
+    {"packed, mixed in int8", &packed, true, true, KV_F32, 3, 3, {9, 1, 7}, {0, 65, 120}},
+    {"packed, a long prompt in int8", &packed, true, true, KV_F16, 1, 1, {256}, {63}},
+    {"single, mixed", &single, true, true, KV_F16, 2, 2, {4, 13}, {0, 1}},
+    {"single, two tokens", &single, false, false, KV_F32, 2, 1, {2}, {0}},
+    {"wide, mixed", &wide, true, false, KV_F32, 4, 2, {16, 1}, {56, 128}},
+    {"wide, a long prompt in int8", &wide, true, true, KV_F32, 2, 2, {255, 1}, {0, 300}},
+};
+const size_t n_variants = COUNT_OF(variants);
+
+static void *take(struct random_world *r, size_t bytes)
+{
+    void *p = calloc(bytes + 1, 1);
+    if (!p || r->n_allocs == MAX_ALLOCS) abort();
+    r->allocs[r->n_allocs++] = p;
+    return p;
+}
+
+/* An odd address; what lies past the end is no memory of ours. */
+static uint8_t *take_odd(struct random_world *r, size_t bytes)
+{
+    return (uint8_t *)take(r, bytes) + 1;
+}
+
+static void random_halves(struct random_world *r, uint8_t *out, size_t n, float lo, float hi,
+                          bool brain)
+{
+    for (size_t i = 0; i < n; i++) {
+        float value = rng_float(&r->w.rng, lo, hi);
+        uint16_t half = brain ? f32_to_bf16(value) : f32_to_f16(value);
+        memcpy(out + 2 * i, &half, sizeof half);
+    }
+}
+
+static void random_float_matrix(struct random_world *r, struct wmat *m)
+{
+    static const enum wtype types[] = {WTYPE_F32, WTYPE_F16, WTYPE_BF16};
+    size_t n = (size_t)m->rows * m->cols;
+    m->type = types[rng_below(&r->w.rng, COUNT_OF(types))];
+    uint8_t *data = take_odd(r, n * (m->type == WTYPE_F32 ? 4 : 2));
+    m->data = data;
+    if (m->type != WTYPE_F32) random_halves(r, data, n, -1, 1, m->type == WTYPE_BF16);
+    for (size_t i = 0; i < n && m->type == WTYPE_F32; i++) {
+        float value = rng_float(&r->w.rng, -1, 1);
+        memcpy(data + 4 * i, &value, sizeof value);
+    }
+}
+
+static void random_packed_matrix(struct random_world *r, struct wmat *m)
+{
+    static const enum wtype types[] = {WTYPE_Q2, WTYPE_Q3, WTYPE_Q4, WTYPE_Q5, WTYPE_Q6, WTYPE_Q8};
+    m->type = types[rng_below(&r->w.rng, COUNT_OF(types))];
+    m->group = 32u << rng_below(&r->w.rng, 3);
+    while (m->cols % m->group) m->group /= 2;
+    uint32_t bits = wtype_bits(m->type);
+    size_t bytes = (size_t)m->rows * m->cols * bits / 8,
+           groups = (size_t)m->rows * m->cols / m->group;
+    uint8_t *data = take_odd(r, bytes), *scales = take_odd(r, 2 * groups);
+    uint8_t *biases = take_odd(r, 2 * groups);
+    float step = 2.0f / (float)((1u << bits) - 1);
+    for (size_t i = 0; i < bytes; i++) data[i] = (uint8_t)rng_u64(&r->w.rng);
+    random_halves(r, scales, groups, 0.3f * step, step, true);
+    random_halves(r, biases, groups, -1.2f, -0.2f, true);
+    m->data = data;
+    m->scales = scales;
+    m->biases = biases;
+}
+
+static struct wmat random_matrix(struct random_world *r, uint32_t rows, uint32_t cols)
+{
+    struct wmat m = {.rows = rows, .cols = cols};
+    if (r->v->packed && cols % 32 == 0 && rng_below(&r->w.rng, 8))
+        random_packed_matrix(r, &m);
+    else
+        random_float_matrix(r, &m);
+    return m;
+}
+
+/* Each expert's matrices have types of their own. */
+static const struct expert_bank *random_bank(struct random_world *r, const struct weight_decl *d)
+{
+    struct expert_bank *bank = take(r, sizeof *bank);
+    *bank = (struct expert_bank){.layer = d->layer, .n_experts = d->n_experts};
+    bank->experts = take(r, d->n_experts * sizeof *bank->experts);
+    for (uint32_t e = 0; e < d->n_experts; e++) {
+        bank->experts[e].gate = random_matrix(r, d->n_inter, d->cols);
+        bank->experts[e].up = random_matrix(r, d->n_inter, d->cols);
+        bank->experts[e].down = random_matrix(r, d->cols, d->n_inter);
+    }
+    return bank;
+}
+
+static void random_weights(struct random_world *r)
+{
+    struct weight_data *weights = take(r, r->g.weights.n * sizeof *weights);
+    for (size_t i = 0; i < r->g.weights.n; i++) {
+        const struct weight_decl *d = &r->g.weights.items[i];
+        enum weight_kind kind = weight_role_kind(d->role);
+        if (kind == WEIGHT_KIND_MATRIX) weights[i].matrix = random_matrix(r, d->rows, d->cols);
+        if (kind == WEIGHT_KIND_BANK) weights[i].bank = random_bank(r, d);
+        if (kind != WEIGHT_KIND_VECTOR && kind != WEIGHT_KIND_CONV) continue;
+        float *values = take(r, (size_t)d->rows * d->cols * sizeof *values);
+        float lo = d->role == WEIGHT_neg_a ? -2.0f : 0.3f, hi = d->role == WEIGHT_neg_a ? 0 : 1.7f;
+        for (size_t k = 0; k < (size_t)d->rows * d->cols; k++)
+            values[k] = rng_float(&r->w.rng, lo, hi);
+        weights[i].values = values;
+    }
+    r->w.weights = weights;
+}
+
+/* Quiet NaNs, which are also numbers that no id or row may be. */
+static void fill_bad(void *data, size_t bytes)
+{
+    uint32_t bad = BAD_PICK;
+    for (size_t i = 0; i + 4 <= bytes; i += 4) memcpy((unsigned char *)data + i, &bad, 4);
+}
+
+/* Held positions hold numbers; the others, and the state that a step writes, NaN. */
+static void random_sequence(struct random_world *r, struct sequence *seq, uint32_t position)
+{
+    struct sluice_error err;
+    if (sequence_init(seq, &r->layout, N_CTX, &err) != SLUICE_OK) abort();
+    seq->position = position;
+    seq->committed = rng_below(&r->w.rng, 2);
+    fill_bad(seq->pages, seq->pages_bytes);
+    fill_bad(seq->recurrent[seq->committed ^ 1], r->layout.recurrent_floats * sizeof(float));
+    for (size_t i = 0; i < r->layout.recurrent_floats; i++)
+        seq->recurrent[seq->committed][i] = rng_float(&r->w.rng, -1, 1);
+    for (uint32_t s = 0; s < r->g.states.n; s++) {
+        const struct state_decl *d = &r->g.states.items[s];
+        for (uint32_t p = 0; p < position && d->kind == STATE_kv; p++)
+            for (uint32_t i = 0; i < 2 * d->dims[0] * d->dims[1]; i++)
+                cache_store(&r->w, seq->pages,
+                            cache_at(&r->w, s + 1, p, i / d->dims[1] / 2, i / d->dims[1] % 2),
+                            i % d->dims[1], rng_float(&r->w.rng, -2, 2));
+    }
+}
+
+static void make_batch(struct random_world *r)
+{
+    struct world *w = &r->w;
+    for (uint32_t s = 0; s < r->v->n_segments; s++) {
+        random_sequence(r, &r->sequences[s], r->v->start[s]);
+        w->segments[s] =
+            (struct batch_segment){&r->sequences[s], w->batch.n_tokens, r->v->count[s]};
+        w->batch.n_tokens += r->v->count[s];
+    }
+    w->batch.n_segments = r->v->n_segments;
+    w->batch.n_outputs = r->v->n_outputs;
+    w->batch.segments = w->segments;
+}
+
+static void add_lane(struct random_world *r, const char *level, uint32_t features, uint32_t threads)
+{
+    struct sluice_error err;
+    struct lane *lane = &r->lanes[r->n_lanes++];
+    *lane = (struct lane){.features = features, .threads = threads, .level = level};
+    struct cpu_options o = {
+        .n_threads = threads,
+        .features = features,
+        .int8 = r->v->int8,
+        .dims = {r->w.batch.n_tokens + SLACK_ROWS, r->w.batch.n_outputs + SLACK_ROWS}};
+    if (cpu_open(&lane->be, &r->g, r->w.weights, &o, &err) != SLUICE_OK) abort();
+    for (uint32_t b = 0; b < r->g.buffers.n; b++) {
+        uint32_t id = r->g.generation << 20 | (b + 1);
+        if (r->g.buffers.items[b].lifetime == LIFE_BORROWED) {
+            lane->at[b] = take(r, r->w.bytes[b]);
+            if (!cpu_bind_borrowed(lane->be, id, lane->at[b])) abort();
+        }
+        if (r->g.buffers.items[b].lifetime != LIFE_BORROWED) lane->at[b] = cpu_buffer(lane->be, id);
+        memcpy(lane->at[b], r->w.at[b], r->w.bytes[b]);
+    }
+}
+
+/* Each level there is with one or two numbers of threads, the last one with all. */
+static void add_lanes(struct random_world *r)
+{
+    static const char *const levels[] = {"scalar", "neon", "avx2", "avx512", "avx512vnni"};
+    static const uint32_t some[][2] = {{1, 3}, {2, 0}, {2, 0}, {3, 0}, {5, 0}};
+    static const uint32_t all[] = {1, 2, 3, 5};
+    uint32_t best = cpu_detect(), seen = UINT32_MAX;
+    for (size_t i = 0; i < COUNT_OF(levels); i++) {
+        uint32_t features = best;
+        if (!cpu_mask(levels[i], &features) || features == seen) continue;
+        seen = features;
+        for (size_t t = 0; t < (features == best ? COUNT_OF(all) : 2); t++) {
+            uint32_t threads = features == best ? all[t] : some[i][t];
+            if (threads) add_lane(r, levels[i], features, threads);
+        }
+    }
+}
+
+void world_open(struct random_world *r, const struct variant *v, uint64_t seed)
+{
+    struct sluice_error err = {0};
+    *r = (struct random_world){.v = v, .w = {.g = &r->g, .layout = &r->layout, .int8 = v->int8}};
+    r->w.rng.state = seed;
+    graph_init(&r->g, 7);
+    sample_graph(&r->g, v->dims);
+    for (size_t n = 0, routers = 0; n < r->g.nodes.n; n++)
+        if (r->g.nodes.items[n].op == OP_KIND_router)
+            r->g.nodes.items[n].u.router.normalize = routers++ == 0;
+    if (graph_finish(&r->g, &err) != SLUICE_OK ||
+        layout_from_graph(&r->layout, &r->g, v->kv, &err) != SLUICE_OK) {
+        printf("# %s: %s\n", v->name, err.message);
+        abort();
+    }
+    random_weights(r);
+    make_batch(r);
+    struct plan_dims dims = {r->w.batch.n_tokens + SLACK_ROWS, r->w.batch.n_outputs + SLACK_ROWS};
+    if (plan_init(&r->plan, &r->g, dims, false, &err) != SLUICE_OK) abort();
+    r->w.bytes = r->plan.bytes;
+    r->w.at = take(r, r->g.buffers.n * sizeof *r->w.at);
+    for (uint32_t b = 0; b < r->g.buffers.n; b++) {
+        r->w.at[b] = take(r, r->w.bytes[b]);
+        fill_bad(r->w.at[b], r->w.bytes[b]);
+    }
+    add_lanes(r);
+}
+
+void world_close(struct random_world *r)
+{
+    for (uint32_t i = 0; i < r->n_lanes; i++) cpu_close(&r->lanes[i].be);
+    for (uint32_t s = 0; s < r->v->n_segments; s++) sequence_release(&r->sequences[s]);
+    plan_release(&r->plan);
+    layout_release(&r->layout);
+    graph_release(&r->g);
+    for (uint32_t i = 0; i < r->n_allocs; i++) free(r->allocs[i]);
+}

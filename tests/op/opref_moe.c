@@ -1,0 +1,194 @@
+/* The MoE block: router, grouping, experts, sums. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "opcheck.h"
+
+/* Rows of their own kinds: spread out, all equal, equal in pairs. */
+void gen_router(struct world *w, const struct op_router *o)
+{
+    uint32_t n = width_of(w, o->logits.id);
+    fill(w, o->logits.id, -6, 6);
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++)
+        for (uint32_t i = 0; i < n; i++) {
+            float *row = floats(w, o->logits.id) + (size_t)t * n;
+            if (t % 7 == 3) row[i] = row[0];
+            if (t % 7 == 5) row[i] = row[i / 2];
+        }
+}
+
+/* Whether expert a goes before expert b: the larger logit, of equal ones the lower id. */
+static bool precedes(const float *logits, uint32_t a, uint32_t b)
+{
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+}
+
+void ref_router(const struct world *w, const struct op_router *o, struct expected *e)
+{
+    uint32_t n = width_of(w, o->logits.id);
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
+        const float *logits = floats(w, o->logits.id) + (size_t)t * n;
+        double sum = 0, chosen = 0, *weights = e->out[1] + (size_t)t * o->k;
+        uint32_t slot = 0;
+        for (uint32_t a = 0; a < n; a++) {
+            uint32_t before = 0;
+            for (uint32_t b = 0; b < n; b++) before += precedes(logits, b, a);
+            sum += exp((double)logits[a]);
+            if (before >= o->k) continue;
+            e->out[0][(size_t)t * o->k + slot] = a;
+            weights[slot++] = exp((double)logits[a]);
+            chosen += exp((double)logits[a]);
+        }
+        for (uint32_t j = 0; j < o->k; j++) weights[j] /= o->normalize ? chosen : sum;
+    }
+}
+
+/* k distinct ascending ids a row, some experts left without any. */
+static void random_picks(struct world *w, uint32_t ids_id, uint32_t n_experts)
+{
+    uint32_t k = width_of(w, ids_id), used = n_experts > k + 1 ? n_experts - 1 : n_experts;
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
+        uint32_t slot = 0;
+        for (uint32_t e = 0; e < used && slot < k; e++)
+            if (rng_below(&w->rng, used - e) < k - slot)
+                ints(w, ids_id)[(size_t)t * k + slot++] = (int32_t)e;
+    }
+}
+
+void gen_group_picks(struct world *w, const struct op_group_picks *o)
+{
+    random_picks(w, o->ids.id, o->n_experts);
+}
+
+/* Picks in the order of (expert, token), by looking through all of them for each expert. */
+void ref_group_picks(const struct world *w, const struct op_group_picks *o, struct expected *e)
+{
+    uint32_t k = width_of(w, o->ids.id), n = w->batch.n_tokens * k, place = 0;
+    for (uint32_t expert = 0; expert < o->n_experts; expert++) {
+        e->out[0][expert] = place;
+        for (uint32_t i = 0; i < n; i++) {
+            if (ints(w, o->ids.id)[i] != (int32_t)expert) continue;
+            e->out[1][place] = i / k;
+            e->out[2][i] = place++;
+        }
+    }
+    e->out[0][o->n_experts] = n;
+}
+
+void gen_gather_rows(struct world *w, const struct op_gather_rows *o)
+{
+    fill(w, o->x.id, -5, 5);
+    for (uint32_t p = 0; p < rows_of(w, o->rows.id); p++)
+        ints(w, o->rows.id)[p] = (int32_t)rng_below(&w->rng, w->batch.n_tokens);
+}
+
+void ref_gather_rows(const struct world *w, const struct op_gather_rows *o, struct expected *e)
+{
+    size_t width = width_of(w, o->x.id);
+    for (uint32_t p = 0; p < rows_of(w, o->rows.id); p++)
+        for (size_t k = 0; k < width; k++)
+            e->out[0][p * width + k] =
+                floats(w, o->x.id)[(size_t)ints(w, o->rows.id)[p] * width + k];
+}
+
+/* The op that groups the picks an experts op works on. */
+static const struct op_group_picks *grouping_of(const struct world *w, const struct op_experts *o)
+{
+    return &w->g->nodes.items[w->g->buffers.items[index_of(o->offsets.id)].writer].u.group_picks;
+}
+
+void gen_experts(struct world *w, const struct op_experts *o)
+{
+    const struct op_group_picks *grouping = grouping_of(w, o);
+    fill(w, o->x.id, -2, 2);
+    random_picks(w, grouping->ids.id, o->n_experts);
+    const int32_t *ids = ints(w, grouping->ids.id);
+    uint32_t n = rows_of(w, o->x.id);
+    for (uint32_t e = 0, before = 0; e <= o->n_experts; e++) {
+        ints(w, o->offsets.id)[e] = (int32_t)before;
+        for (uint32_t i = 0; i < n; i++) before += ids[i] == (int32_t)e;
+    }
+}
+
+void ref_experts(const struct world *w, const struct op_experts *o, struct expected *e)
+{
+    uint32_t hidden = width_of(w, o->x.id), inter = width_of(w, o->gate.id);
+    const struct expert_bank *bank = weight_of(w, o->bank.id)->bank;
+    double *gate = calloc(3 * (size_t)inter, sizeof *gate), *up = gate + inter;
+    float *act = (float *)(up + inter);
+    if (!gate) abort();
+    for (uint32_t x = 0; x < o->n_experts; x++) {
+        const struct expert_view *v = &bank->experts[x];
+        uint32_t end = (uint32_t)ints(w, o->offsets.id)[x + 1];
+        for (size_t p = (size_t)ints(w, o->offsets.id)[x]; p < end; p++) {
+            const float *x_row = floats(w, o->x.id) + p * hidden;
+            product(&v->gate, x_row, 1, w->int8 && wtype_is_packed(v->gate.type), gate);
+            product(&v->up, x_row, 1, w->int8 && wtype_is_packed(v->up.type), up);
+            for (uint32_t i = 0; i < inter; i++)
+                act[i] = (float)(gate[i] / (1 + exp(-gate[i])) * up[i]);
+            product(&v->down, act, 1, w->int8 && wtype_is_packed(v->down.type),
+                    e->out[0] + p * hidden);
+        }
+    }
+    free(gate);
+}
+
+void gen_expert_sum(struct world *w, const struct op_expert_sum *o)
+{
+    fill(w, o->x.id, -5, 5);
+    fill(w, o->weights.id, 0, 1);
+    uint32_t n = rows_of(w, o->x.id);
+    int32_t *places = ints(w, o->places.id);
+    for (uint32_t i = 0; i < n; i++) places[i] = (int32_t)i;
+    for (uint32_t i = n; i-- > 1;) {
+        uint32_t j = rng_below(&w->rng, i + 1);
+        int32_t was = places[i];
+        places[i] = places[j];
+        places[j] = was;
+    }
+}
+
+void ref_expert_sum(const struct world *w, const struct op_expert_sum *o, struct expected *e)
+{
+    uint32_t k = width_of(w, o->places.id), width = width_of(w, o->x.id);
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++)
+        for (uint32_t j = 0; j < k; j++) {
+            const float *x =
+                floats(w, o->x.id) + (size_t)ints(w, o->places.id)[(size_t)t * k + j] * width;
+            double weight = floats(w, o->weights.id)[(size_t)t * k + j];
+            for (uint32_t i = 0; i < width; i++) e->out[0][(size_t)t * width + i] += weight * x[i];
+        }
+}
+
+void gen_swiglu(struct world *w, const struct op_swiglu *o)
+{
+    fill(w, o->gate.id, -40, 40);
+    fill(w, o->up.id, -3, 3);
+}
+
+void ref_swiglu(const struct world *w, const struct op_swiglu *o, struct expected *e)
+{
+    size_t n = (size_t)w->batch.n_tokens * width_of(w, o->gate.id);
+    for (size_t i = 0; i < n; i++) {
+        double z = floats(w, o->gate.id)[i];
+        e->out[0][i] = z / (1 + exp(-z)) * floats(w, o->up.id)[i];
+    }
+}
+
+void gen_combine(struct world *w, const struct op_combine *o)
+{
+    fill(w, o->residual.id, -9, 9);
+    fill(w, o->moe.id, -2, 2);
+    fill(w, o->shared.id, -2, 2);
+    fill(w, o->gate.id, -12, 12);
+}
+
+void ref_combine(const struct world *w, const struct op_combine *o, struct expected *e)
+{
+    uint32_t width = width_of(w, o->residual.id);
+    for (size_t i = 0; i < (size_t)w->batch.n_tokens * width; i++) {
+        double gate = 1 / (1 + exp(-(double)floats(w, o->gate.id)[i / width]));
+        e->out[0][i] = (double)floats(w, o->residual.id)[i] + floats(w, o->moe.id)[i] +
+                       gate * floats(w, o->shared.id)[i];
+    }
+}

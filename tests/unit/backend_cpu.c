@@ -1,0 +1,265 @@
+/* The CPU backend as a whole: shared storage, steps that are not committed, what it refuses. */
+#include <stdlib.h>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/layout.h"
+#include "base/rng.h"
+#include "check.h"
+#include "model/model.h"
+#include "sample_graph.h"
+
+enum { TOKENS = 48, N_CTX = 200 };
+
+/* A real model with a backend over it. */
+struct bench {
+    struct checkpoint cp;
+    struct model m;
+    struct state_layout layout;
+    struct cpu_backend *be;
+    struct sequence seq[2];
+    struct batch_segment segments[2];
+};
+
+static enum sluice_status try_bench(struct bench *b, const char *path,
+                                    const struct cpu_options *options, struct sluice_error *err)
+{
+    TRY(checkpoint_open(&b->cp, path, err));
+    TRY(model_init(&b->m, &b->cp, &(struct model_options){0}, err));
+    TRY(layout_from_graph(&b->layout, &b->m.graph, options->int8 ? KV_F16 : KV_F32, err));
+    TRY(cpu_open(&b->be, &b->m.graph, b->m.weights, options, err));
+    for (int s = 0; s < 2; s++) TRY(sequence_init(&b->seq[s], &b->layout, N_CTX, err));
+    if (!CPU_BIND_BORROWED(b->be, b->m.rope_freqs, b->m.rope_values)) abort();
+    return SLUICE_OK;
+}
+
+static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
+{
+    struct sluice_error err = {0};
+    struct cpu_options o = {.n_threads = threads,
+                            .features = cpu_detect(),
+                            .int8 = int8,
+                            .dims = {TOKENS, TOKENS},
+                            .share_buffers = share};
+    *b = (struct bench){0};
+    if (try_bench(b, path, &o, &err) == SLUICE_OK) return;
+    printf("# %s\n", err.message);
+    abort();
+}
+
+static void bench_close(struct bench *b)
+{
+    cpu_close(&b->be);
+    for (int s = 0; s < 2; s++) sequence_release(&b->seq[s]);
+    layout_release(&b->layout);
+    model_release(&b->m);
+    checkpoint_release(&b->cp);
+}
+
+/* n ids for each sequence that has some, all rows wanted; results stay in the backend. */
+static void bench_step(struct bench *b, struct rng *ids, uint32_t first, uint32_t second,
+                       bool commit)
+{
+    struct sluice_error err = {0};
+    struct batch batch = {.n_tokens = first + second, .segments = b->segments};
+    if (first) b->segments[batch.n_segments++] = (struct batch_segment){&b->seq[0], 0, first};
+    if (second) b->segments[batch.n_segments++] = (struct batch_segment){&b->seq[1], first, second};
+    int32_t *in = CPU_BUFFER(b->be, b->m.token_ids), *rows = CPU_BUFFER(b->be, b->m.output_rows);
+    for (uint32_t t = 0; t < batch.n_tokens; t++) in[t] = (int32_t)rng_below(ids, b->m.vocab_size);
+    CHECK_OK(cpu_run(b->be, &batch, 0, b->m.tail_node, &err));
+    batch.n_outputs = batch.n_tokens;
+    for (uint32_t t = 0; t < batch.n_tokens; t++) rows[t] = (int32_t)t;
+    CHECK_OK(cpu_run(b->be, &batch, b->m.tail_node, (uint32_t)b->m.graph.nodes.n, &err));
+    if (first && commit) sequence_commit(&b->seq[0], first);
+    if (second && commit) sequence_commit(&b->seq[1], second);
+}
+
+static bool same_logits(struct bench *a, struct bench *b, uint32_t rows)
+{
+    return memcmp(CPU_BUFFER(a->be, a->m.logits), CPU_BUFFER(b->be, b->m.logits),
+                  (size_t)rows * a->m.vocab_size * sizeof(float)) == 0;
+}
+
+static bool same_states(const struct bench *a, const struct bench *b)
+{
+    bool same = true;
+    for (int s = 0; s < 2; s++) {
+        same &= a->seq[s].position == b->seq[s].position;
+        same &= memcmp(a->seq[s].pages, b->seq[s].pages, a->seq[s].pages_bytes) == 0;
+        for (uint32_t i = 0; i < a->layout.n_recurrent; i++)
+            same &= memcmp(sequence_recurrent(&a->seq[s], i), sequence_recurrent(&b->seq[s], i),
+                           a->layout.recurrent[i].n * sizeof(float)) == 0;
+    }
+    return same;
+}
+
+/* The plan's shared storage beside a buffer for everything. */
+static void check_sharing(const char *path, bool int8)
+{
+    struct bench shared, apart;
+    bench_open(&shared, path, int8, true, 2);
+    bench_open(&apart, path, int8, false, 3);
+    CHECK(cpu_scratch_bytes(shared.be) < cpu_scratch_bytes(apart.be));
+    static const uint32_t steps[][2] = {{40, 8}, {1, 0}, {1, 1}, {3, 44}, {0, 1}};
+    struct rng a = {5}, b = {5};
+    for (int i = 0; i < 5; i++) {
+        bench_step(&shared, &a, steps[i][0], steps[i][1], true);
+        bench_step(&apart, &b, steps[i][0], steps[i][1], true);
+        CHECK(same_logits(&shared, &apart, steps[i][0] + steps[i][1]), "%s, step %d", path, i);
+        CHECK(same_states(&shared, &apart), "%s, step %d", path, i);
+    }
+    CHECK(cpu_expert_uses(shared.be) == cpu_expert_uses(apart.be));
+    bench_close(&shared);
+    bench_close(&apart);
+}
+
+static void test_shared_storage_changes_no_bit(void)
+{
+    check_sharing("models/storyteller", true);
+    check_sharing("tests/reference/qwen3_5_moe-mlx4", false);
+    check_sharing("tests/reference/tied", false);
+}
+
+/* A step that is not committed leaves no trace; repeated, it gives the same. */
+static void test_steps_can_be_given_up(void)
+{
+    struct bench straight, wavering;
+    bench_open(&straight, "tests/reference/qwen3_5_moe-mlx4", true, true, 1);
+    bench_open(&wavering, "tests/reference/qwen3_5_moe-mlx4", true, true, 2);
+    struct rng a = {1}, b = {1}, other = {77};
+    for (uint32_t i = 0; i < 6; i++) {
+        struct rng again = b;
+        bench_step(&wavering, &other, 5 + i, 3, false);
+        bench_step(&wavering, &b, 4 + i, i % 2, false);
+        bench_step(&wavering, &again, 4 + i, i % 2, true);
+        bench_step(&straight, &a, 4 + i, i % 2, true);
+        CHECK(same_logits(&straight, &wavering, 4 + i + i % 2), "step %u", i);
+    }
+    bench_close(&straight);
+    bench_close(&wavering);
+}
+
+static void test_ids_of_others_are_refused(void)
+{
+    struct bench b;
+    bench_open(&b, "tests/reference/qwen3_5_moe-mlx4", true, true, 1);
+    static const float value;
+    CHECK(cpu_buffer(b.be, 0) == NULL);
+    CHECK(cpu_buffer(b.be, UINT32_MAX) == NULL);
+    CHECK(cpu_buffer(b.be, b.m.logits.id + (1u << 20)) == NULL);
+    CHECK(CPU_BUFFER(b.be, b.m.rope_freqs) == b.m.rope_values);
+    CHECK(!cpu_bind_borrowed(b.be, 0, &value));
+    CHECK(!CPU_BIND_BORROWED(b.be, b.m.logits, &value));
+    CHECK(!cpu_bind_borrowed(b.be, b.m.rope_freqs.id + (1u << 20), &value));
+    CHECK(CPU_BUFFER(b.be, b.m.rope_freqs) == b.m.rope_values);
+    bench_close(&b);
+}
+
+/* A graph of the sample's shapes over weights of zeros. */
+struct sample {
+    struct graph g;
+    struct weight_data *weights;
+    struct cpu_backend *be;
+};
+
+static enum sluice_status sample_backend(struct sample *s, const struct sample_dims *dims,
+                                         struct plan_dims room, struct sluice_error *err)
+{
+    struct cpu_options o = {.n_threads = 1, .dims = room, .share_buffers = true};
+    graph_init(&s->g, 1);
+    sample_graph(&s->g, dims);
+    TRY(graph_finish(&s->g, err));
+    s->weights = calloc(s->g.weights.n, sizeof *s->weights);
+    if (!s->weights) abort();
+    return cpu_open(&s->be, &s->g, s->weights, &o, err);
+}
+
+static void sample_release(struct sample *s)
+{
+    cpu_close(&s->be);
+    free(s->weights);
+    graph_release(&s->g);
+}
+
+static void test_shapes_no_kernel_takes(void)
+{
+    struct sluice_error err = {0};
+    struct sample s = {0};
+    struct sample_dims dims = sample_distinct;
+    dims.conv_width = 65;
+    CHECK(sample_backend(&s, &dims, (struct plan_dims){4, 4}, &err) == SLUICE_E_UNSUPPORTED);
+    CHECK(strcmp(err.message, "layer 0: a convolution of width 65") == 0, "%s", err.message);
+    CHECK(s.be == NULL);
+    sample_release(&s);
+    s = (struct sample){0};
+    dims.conv_width = 64;
+    CHECK_OK(sample_backend(&s, &dims, (struct plan_dims){4, 4}, &err));
+    sample_release(&s);
+}
+
+static void test_batches_too_large(void)
+{
+    struct sluice_error err = {0};
+    struct sample s = {0};
+    struct plan_dims room = {UINT32_MAX, UINT32_MAX};
+    struct sample_dims dims = sample_distinct;
+    dims.hidden = dims.expert_inter = 1 << 20;
+    dims.picks = 7;
+    CHECK(sample_backend(&s, &dims, room, &err) == SLUICE_E_NOMEM);
+    CHECK(err.message[0] && s.be == NULL);
+    sample_release(&s);
+}
+
+static void test_room_costs_memory(void)
+{
+    struct sluice_error err = {0};
+    struct sample small = {0}, large = {0};
+    CHECK_OK(sample_backend(&small, &sample_distinct, (struct plan_dims){1, 1}, &err));
+    CHECK_OK(sample_backend(&large, &sample_distinct, (struct plan_dims){256, 64}, &err));
+    CHECK(cpu_scratch_bytes(small.be) > 0);
+    CHECK(cpu_scratch_bytes(large.be) > 2 * cpu_scratch_bytes(small.be));
+    sample_release(&small);
+    sample_release(&large);
+}
+
+/* DeltaNet, attention, DeltaNet: caches and recurrent states are counted apart. */
+static void test_layout_of_a_graph(void)
+{
+    static const bool linear[] = {true, false, true, false};
+    struct sluice_error err = {0};
+    struct state_layout layout;
+    struct graph g;
+    graph_init(&g, 1);
+    sample_push(&g, &sample_distinct, linear, 4);
+    CHECK_OK(graph_finish(&g, &err));
+    CHECK_OK(layout_from_graph(&layout, &g, KV_F16, &err));
+    REQUIRE(layout.n_kv == 2 && layout.n_recurrent == 4 && layout.kv_type == KV_F16);
+    static const enum state_kind kinds[] = {STATE_conv, STATE_delta, STATE_kv,
+                                            STATE_conv, STATE_delta, STATE_kv};
+    static const uint32_t places[] = {0, 1, 0, 2, 3, 1};
+    for (uint32_t s = 0; s < 6; s++) {
+        CHECK(g.states.items[s].kind == kinds[s], "%u", s);
+        CHECK(layout_index(&g, s) == places[s], "%u", s);
+    }
+    CHECK(layout.kv[0].n_heads == 2 && layout.kv[0].head_dim == 6);
+    CHECK(layout.recurrent[0].n == 3 * 32 && layout.recurrent[1].n == 4 * 5 * 3);
+    layout_release(&layout);
+    graph_release(&g);
+}
+
+static void test_close_nothing(void)
+{
+    struct cpu_backend *none = NULL;
+    cpu_close(&none);
+    CHECK(none == NULL);
+}
+
+#define CASES(C)                                                                                   \
+    C(shared_storage_changes_no_bit)                                                               \
+    C(steps_can_be_given_up)                                                                       \
+    C(ids_of_others_are_refused)                                                                   \
+    C(shapes_no_kernel_takes)                                                                      \
+    C(batches_too_large)                                                                           \
+    C(room_costs_memory)                                                                           \
+    C(layout_of_a_graph)                                                                           \
+    C(close_nothing)
+CHECK_MAIN(CASES)
