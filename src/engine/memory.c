@@ -11,6 +11,12 @@
 #include "engine/internal.h"
 #include "io/memory_limit.h"
 
+/*
+ * What the process holds before the plan differs a little from one start to the next; the budget
+ * that a refusal names has this much to spare, so that it works the next time.
+ */
+enum { SLACK_BYTES = 2 << 20 };
+
 enum { ALIGN = 4096, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
 
 uint64_t memory_plan_total(const struct memory_plan *p)
@@ -84,14 +90,15 @@ static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
     p->session = session_bytes(e);
     p->resident = resident;
     uint64_t fixed = memory_plan_total(p);
-    p->smallest = fixed + largest;
+    p->smallest = fixed + largest + SLACK_BYTES;
     p->budget = o->ram_bytes ? o->ram_bytes : held + memory_available("") / 20 * 19;
     if (o->n_slots) {
         uint64_t wanted = largest * o->n_slots;
         p->slots = wanted < all ? wanted : all;
+        p->smallest = fixed + p->slots + SLACK_BYTES;
         return o->ram_bytes && fixed + p->slots > o->ram_bytes ? too_small(p, err) : SLUICE_OK;
     }
-    if (p->budget < p->smallest) return too_small(p, err);
+    if (p->budget < fixed + largest) return too_small(p, err);
     uint64_t left = p->budget - fixed;
     p->slots = left < all ? left : all;
     return SLUICE_OK;
@@ -107,13 +114,16 @@ static struct reader_options reader_options(const struct sluice_engine *e)
 }
 
 _Static_assert((int)SLUICE_POLICY_LRU == (int)POLICY_LRU, "policies are numbered as in policy.def");
-_Static_assert((int)SLUICE_POLICY_AUTO == (int)POLICY_AUTO, "policies are numbered as in policy.def");
+_Static_assert((int)SLUICE_POLICY_AUTO == (int)POLICY_AUTO,
+               "policies are numbered as in policy.def");
 
 static enum sluice_status open_store(struct sluice_engine *e, struct sluice_error *err)
 {
     struct store_options o = {.slot_bytes = e->options.n_slots ? 0 : e->plan.slots,
                               .n_slots = e->options.n_slots,
                               .policy = (enum policy_kind)e->options.policy,
+                              .check = e->packed ? verify_expert : NULL,
+                              .check_user = e,
                               .reader = reader_options(e)};
     TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
                    e->model.n_banks, &o, err));
@@ -123,13 +133,26 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
     return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
 }
 
+static enum sluice_status load_dense(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
+                                     const struct reader_options *io, struct sluice_error *err)
+{
+    struct wmat *mapped = calloc((size_t)n + 1, sizeof *mapped);
+    if (!mapped) return err_nomem(err, "dense weights", n * sizeof *mapped);
+    for (uint32_t i = 0; i < n; i++) mapped[i] = *matrices[i];
+    enum sluice_status status =
+        resident_load(&e->resident, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, matrices,
+                      n, io, e->options.load_progress, e->options.load_user, err);
+    if (status == SLUICE_OK) status = verify_dense(e, mapped, matrices, n, err);
+    free(mapped);
+    return status;
+}
+
 static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
                                         struct sluice_error *err)
 {
     struct reader_options io = reader_options(e);
     TRY(make_plan(e, resident_bytes(matrices, n, ALIGN), err));
-    TRY(resident_load(&e->resident, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, matrices,
-                      n, &io, e->options.load_progress, e->options.load_user, err));
+    TRY(load_dense(e, matrices, n, &io, err));
     return open_store(e, err);
 }
 
@@ -156,7 +179,7 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
         e->plan.overhead = resident_now();
         e->plan.scratch = cpu_scratch_bytes(e->backend);
         e->plan.session = session_bytes(e);
-        return SLUICE_OK;
+        return verify_dense(e, NULL, NULL, 0, err);
     }
     struct wmat **matrices = calloc(e->model.graph.weights.n + 1, sizeof *matrices);
     if (!matrices) return err_nomem(err, "memory plan", e->model.graph.weights.n);

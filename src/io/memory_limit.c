@@ -5,12 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
+
 enum { FILE_MAX = 1 << 20, PATH_CAP = 4096 };
 
-/* A small file of the kernel's, NUL-terminated; the caller frees. NULL: not there. */
-static char *slurp(const char *path)
+/* dir/name, a small file of the kernel's, NUL-terminated; the caller frees. NULL: not there. */
+static char *slurp(const char *dir, const char *name)
 {
-    FILE *f = fopen(path, "re");
+    char path[PATH_CAP];
+    int len = snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = len > 0 && len < PATH_CAP ? fopen(path, "re") : NULL;
     if (!f) return NULL;
     char *text = calloc(1, FILE_MAX + 1);
     if (text && fread(text, 1, FILE_MAX, f) == 0) {
@@ -24,9 +28,7 @@ static char *slurp(const char *path)
 /* The number in dir/name; false when there is none, as in "max". */
 static bool read_number(const char *dir, const char *name, uint64_t *out)
 {
-    char path[PATH_CAP];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    char *text = slurp(path);
+    char *text = slurp(dir, name);
     char *end = text;
     if (text) *out = strtoull(text, &end, 10);
     bool ok = text && end != text;
@@ -49,43 +51,45 @@ static bool find_number(const char *text, const char *key, uint64_t *out)
 
 static uint64_t droppable(const char *dir)
 {
-    char path[PATH_CAP];
     uint64_t cache = 0;
-    snprintf(path, sizeof path, "%s/memory.stat", dir);
-    char *text = slurp(path);
+    char *text = slurp(dir, "memory.stat");
     if (text && !find_number(text, "total_inactive_file", &cache))
         (void)find_number(text, "inactive_file", &cache);
     free(text);
     return cache;
 }
 
-/* Room under the limit of one folder of the tree; UINT64_MAX when it has none. */
-static uint64_t room_in(const char *dir, const char *limit_name, const char *usage_name)
+/* Above high, version 2 slows a group down until it is below again. */
+struct version {
+    const char *mount, *limit, *high, *usage;
+};
+static const struct version v1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", NULL,
+                                  "memory.usage_in_bytes"};
+static const struct version v2 = {"/sys/fs/cgroup", "memory.max", "memory.high", "memory.current"};
+
+/* Room under the limits of one folder of the tree; UINT64_MAX when it has none. */
+static uint64_t room_in(const struct version *v, const char *dir)
 {
-    uint64_t limit, usage;
-    if (!read_number(dir, limit_name, &limit) || !read_number(dir, usage_name, &usage))
-        return UINT64_MAX;
+    uint64_t limit = UINT64_MAX, high = UINT64_MAX, usage = 0;
+    if (!read_number(dir, v->limit, &limit)) limit = UINT64_MAX;
+    if (v->high && read_number(dir, v->high, &high) && high < limit) limit = high;
+    if (limit == UINT64_MAX) return UINT64_MAX;
+    (void)read_number(dir, v->usage, &usage);
     uint64_t cache = droppable(dir);
     uint64_t held = usage > cache ? usage - cache : 0;
     return limit > held ? limit - held : 0;
 }
-
-struct version {
-    const char *mount, *limit, *usage;
-};
-static const struct version v1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-                                  "memory.usage_in_bytes"};
-static const struct version v2 = {"/sys/fs/cgroup", "memory.max", "memory.current"};
 
 /* The least room from the group at path up to the mount. */
 static uint64_t room_up(const char *root, const struct version *v, const char *path)
 {
     char dir[PATH_CAP];
     uint64_t least = UINT64_MAX;
-    snprintf(dir, sizeof dir, "%s%s%s", root, v->mount, path);
+    int len = snprintf(dir, sizeof dir, "%s%s%s", root, v->mount, path);
+    if (len < 0 || len >= PATH_CAP) return least;
     size_t base = strlen(root) + strlen(v->mount);
     while (strlen(dir) >= base) {
-        uint64_t room = room_in(dir, v->limit, v->usage);
+        uint64_t room = room_in(v, dir);
         if (room < least) least = room;
         char *slash = strrchr(dir, '/');
         if (!slash || (size_t)(slash - dir) < base) break;
@@ -114,9 +118,7 @@ static uint64_t room_of_line(const char *root, char *line)
 
 static uint64_t cgroup_room(const char *root)
 {
-    char path[PATH_CAP];
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    char *text = slurp(path);
+    char *text = slurp(root, "proc/self/cgroup");
     uint64_t least = UINT64_MAX;
     for (char *line = text; line && *line;) {
         char *next = strchr(line, '\n');
@@ -129,16 +131,18 @@ static uint64_t cgroup_room(const char *root)
     return least;
 }
 
+static uint64_t system_room(const char *root)
+{
+    uint64_t kib, bytes;
+    char *text = slurp(root, "proc/meminfo");
+    bool known = text && find_number(text, "MemAvailable", &kib) && mul_u64(kib, 1024, &bytes);
+    free(text);
+    return known ? bytes : UINT64_MAX;
+}
+
 uint64_t memory_available(const char *root)
 {
-    char path[PATH_CAP];
-    uint64_t kib = 0;
-    snprintf(path, sizeof path, "%s/proc/meminfo", root);
-    char *text = slurp(path);
-    bool known = text && find_number(text, "MemAvailable", &kib);
-    free(text);
-    uint64_t system = known ? kib * 1024 : UINT64_MAX;
-    uint64_t group = cgroup_room(root);
+    uint64_t system = system_room(root), group = cgroup_room(root);
     uint64_t least = system < group ? system : group;
     return least == UINT64_MAX ? 0 : least;
 }

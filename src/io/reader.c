@@ -20,6 +20,7 @@ enum {
 
 struct reader_file {
     int fd;
+    bool direct;
     uint32_t align;
     uint64_t bytes;
 };
@@ -36,8 +37,8 @@ struct reader {
     struct reader_file *files;
     uint32_t n_files;
     struct flight *flights;
-    uint32_t free_flight; /* list through next_free */
-    uint32_t n_flights;   /* in the air */
+    uint32_t free_flight, stalled; /* lists through next; stalled: to be continued */
+    uint32_t n_flights, n_stalled; /* with the driver; not taken by it yet */
     struct queue demand, prefetch;
     uint64_t bytes;
     struct reader_info info;
@@ -45,27 +46,40 @@ struct reader {
 
 /* Opening */
 
-/* Linux 6.1 says what O_DIRECT needs; before, a page is safe on every file system of note. */
-static uint32_t direct_alignment(const char *path)
+/*
+ * Linux 6.1 says what O_DIRECT needs, 0 where it is not supported; before, a page is safe on every
+ * file system of note.
+ */
+static uint32_t direct_alignment(int fd)
 {
 #ifdef STATX_DIOALIGN
     struct statx stx;
-    if (statx(AT_FDCWD, path, 0, STATX_DIOALIGN, &stx) == 0 && stx.stx_mask & STATX_DIOALIGN) {
-        uint32_t align = max_u32(stx.stx_dio_mem_align, stx.stx_dio_offset_align);
-        if (align) return align;
-    }
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && stx.stx_mask & STATX_DIOALIGN)
+        return max_u32(stx.stx_dio_mem_align, stx.stx_dio_offset_align);
 #else
-    (void)path;
+    (void)fd;
 #endif
     return FALLBACK_ALIGN;
+}
+
+static void open_direct(struct reader_file *f, const char *path)
+{
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    uint32_t align = f->fd >= 0 ? direct_alignment(f->fd) : 0;
+    f->direct = align > 0;
+    if (f->direct) {
+        f->align = align;
+    } else if (f->fd >= 0) {
+        close(f->fd);
+        f->fd = -1;
+    }
 }
 
 static enum sluice_status open_file(struct reader_file *f, const char *path, bool buffered,
                                     struct sluice_error *err)
 {
-    f->fd = -1;
-    if (!buffered) f->fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
-    f->align = f->fd >= 0 ? direct_alignment(path) : 1;
+    *f = (struct reader_file){.fd = -1, .align = 1};
+    if (!buffered) open_direct(f, path);
     if (f->fd < 0) f->fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (f->fd < 0 || fstat(f->fd, &st) != 0)
@@ -81,9 +95,10 @@ static enum sluice_status open_files(struct reader *r, const char *const *paths,
     r->files = calloc(n + 1, sizeof *r->files);
     if (!r->files) return err_nomem(err, "reader", n * sizeof *r->files);
     r->info.direct = true;
-    for (; r->n_files < n; r->n_files++) {
-        TRY(open_file(&r->files[r->n_files], paths[r->n_files], o->buffered, err));
-        if (r->files[r->n_files].align == 1) r->info.direct = false;
+    while (r->n_files < n) {
+        struct reader_file *f = &r->files[r->n_files++];
+        TRY(open_file(f, paths[r->n_files - 1], o->buffered, err));
+        if (!f->direct) r->info.direct = false;
     }
     return SLUICE_OK;
 }
@@ -93,8 +108,9 @@ static enum sluice_status alloc_flights(struct reader *r, struct sluice_error *e
     uint32_t depth = r->info.depth;
     r->flights = calloc(depth, sizeof *r->flights);
     if (!r->flights) return err_nomem(err, "reader", depth * sizeof *r->flights);
-    for (uint32_t i = 0; i < depth; i++) r->flights[i].next_free = i + 1;
-    r->flights[depth - 1].next_free = (uint32_t)NO_FLIGHT;
+    for (uint32_t i = 0; i < depth; i++) r->flights[i].next = i + 1;
+    r->flights[depth - 1].next = (uint32_t)NO_FLIGHT;
+    r->stalled = (uint32_t)NO_FLIGHT;
     return SLUICE_OK;
 }
 
@@ -130,21 +146,22 @@ static void describe(struct reader *r, const struct reader_options *o)
     free(fds);
 }
 
-enum sluice_status reader_open_driver(struct reader **out, const char *const *paths,
-                                      uint32_t n_paths, const struct reader_options *options,
-                                      const struct driver *driver, void *state,
-                                      struct sluice_error *err)
+enum sluice_status reader_open(struct reader **out, const char *const *paths, uint32_t n_paths,
+                               const struct reader_options *options, struct sluice_error *err)
 {
     *out = NULL;
     struct reader *r = calloc(1, sizeof *r);
-    if (!r) return err_nomem(err, "reader", sizeof *r);
-    r->driver = driver;
-    r->state = state;
+    if (!r) {
+        if (options->driver) options->driver->close(options->driver_state);
+        return err_nomem(err, "reader", sizeof *r);
+    }
+    r->driver = options->driver;
+    r->state = options->driver_state;
     r->info.reason = "";
     r->info.depth = options->depth ? options->depth : DEFAULT_DEPTH;
     enum sluice_status status = open_files(r, paths, n_paths, options, err);
     if (status == SLUICE_OK) status = alloc_flights(r, err);
-    if (status == SLUICE_OK && !driver) status = choose_driver(r, options, err);
+    if (status == SLUICE_OK && !r->driver) status = choose_driver(r, options, err);
     if (status == SLUICE_OK)
         describe(r, options);
     else
@@ -153,10 +170,12 @@ enum sluice_status reader_open_driver(struct reader **out, const char *const *pa
     return status;
 }
 
-enum sluice_status reader_open(struct reader **out, const char *const *paths, uint32_t n_paths,
-                               const struct reader_options *options, struct sluice_error *err)
+/* Nothing may write into the callers' memory any more. */
+static void wait_for_flights(struct reader *r)
 {
-    return reader_open_driver(out, paths, n_paths, options, NULL, NULL, err);
+    struct flight_result results[32];
+    while (r->n_flights)
+        r->n_flights -= (uint32_t)r->driver->reap(r->state, results, COUNT_OF(results), true);
 }
 
 void reader_close(struct reader **out)
@@ -164,11 +183,12 @@ void reader_close(struct reader **out)
     struct reader *r = *out;
     if (!r) return;
     *out = NULL;
-    struct read_result result;
-    r->demand.n = r->prefetch.n = 0;
-    while (r->state && r->flights && r->n_flights) (void)reader_poll(r, &result, 1, true);
-    if (r->state) r->driver->close(r->state);
-    for (uint32_t i = 0; r->files && i < r->n_files; i++) close(r->files[i].fd);
+    if (r->state) {
+        wait_for_flights(r);
+        r->driver->close(r->state);
+    }
+    for (uint32_t i = 0; i < r->n_files; i++)
+        if (r->files[i].fd >= 0) close(r->files[i].fd);
     free(r->files);
     free(r->flights);
     free(r->demand.ops);
@@ -219,25 +239,47 @@ static void queue_pop(struct queue *q)
     q->n--;
 }
 
-/* Starts waiting reads, demand first, until the depth is reached. */
+/* Hands a flight to the driver and takes it off the list that begins with it. */
+static bool start_flight(struct reader *r, uint32_t *list)
+{
+    uint32_t i = *list, next = r->flights[i].next;
+    if (!r->driver->start(r->state, i, &r->flights[i])) return false;
+    *list = next;
+    r->n_flights++;
+    return true;
+}
+
+static bool continue_stalled(struct reader *r)
+{
+    if (r->stalled == (uint32_t)NO_FLIGHT || !start_flight(r, &r->stalled)) return false;
+    r->n_stalled--;
+    return true;
+}
+
+static struct queue *next_queue(struct reader *r)
+{
+    return r->demand.n ? &r->demand : &r->prefetch;
+}
+
+static bool start_next(struct reader *r)
+{
+    struct queue *q = next_queue(r);
+    if (r->n_stalled || q->n == 0 || r->free_flight == (uint32_t)NO_FLIGHT) return false;
+    struct flight *f = &r->flights[r->free_flight];
+    f->op = q->ops[q->head];
+    f->done = f->tries = 0;
+    f->fd = r->files[f->op.file].fd;
+    if (!start_flight(r, &r->free_flight)) return false;
+    queue_pop(q);
+    return true;
+}
+
+/* Starts what was interrupted, then waiting reads, demand first, until the depth is reached. */
 static void start_waiting(struct reader *r)
 {
     bool any = false;
-    while (r->free_flight != (uint32_t)NO_FLIGHT) {
-        struct queue *q = r->demand.n ? &r->demand : &r->prefetch;
-        if (q->n == 0) break;
-        uint32_t i = r->free_flight;
-        struct flight *f = &r->flights[i];
-        uint32_t next = f->next_free;
-        f->op = q->ops[q->head];
-        f->done = f->tries = 0;
-        f->fd = r->files[f->op.file].fd;
-        if (!r->driver->start(r->state, i, f)) break;
-        r->free_flight = next;
-        r->n_flights++;
-        queue_pop(q);
-        any = true;
-    }
+    while (continue_stalled(r)) any = true;
+    while (start_next(r)) any = true;
     if (any) r->driver->flush(r->state);
 }
 
@@ -252,7 +294,7 @@ enum sluice_status reader_submit(struct reader *r, const struct read_op *op,
 
 size_t reader_pending(const struct reader *r)
 {
-    return r->demand.n + r->prefetch.n + r->n_flights;
+    return r->demand.n + r->prefetch.n + r->n_flights + r->n_stalled;
 }
 
 uint64_t reader_bytes(const struct reader *r)
@@ -267,38 +309,52 @@ static bool is_transient(int64_t n)
     return n == -EINTR || n == -EAGAIN;
 }
 
+/* True when the bytes that are needed no longer lie in the file. */
+static bool is_cut(const struct flight *f)
+{
+    struct stat st;
+    return fstat(f->fd, &st) == 0 && (uint64_t)st.st_size < f->op.offset + f->op.need;
+}
+
 /*
  * Takes in what one try brought. True: the flight is over, with *error set. A short read goes on
  * where it stopped, at the last aligned byte so that O_DIRECT accepts it.
  */
 static bool advance(const struct reader *r, struct flight *f, int64_t n, int *error)
 {
-    *error = 0;
-    if (n < 0 && !(is_transient(n) && f->tries < MAX_TRIES)) {
-        *error = (int)-n;
-        return true;
-    }
+    uint32_t before = f->done;
+    *error = n < 0 && !is_transient(n) ? (int)-n : 0;
+    if (*error) return true;
     if (n > 0) f->done += (uint32_t)n;
     if (f->done >= f->op.need) return true;
-    if (n == 0) {
+    if (n == 0 || (n > 0 && is_cut(f))) {
         *error = READER_EOF;
         return true;
     }
-    if (n > 0) f->done -= f->done % r->files[f->op.file].align;
-    if (n > 0 && f->tries >= MAX_TRIES) *error = EIO;
-    f->tries++;
+    f->done -= f->done % r->files[f->op.file].align;
+    f->tries = f->done > before ? 0 : f->tries + 1;
+    if (f->tries > MAX_TRIES) *error = n < 0 ? (int)-n : EIO;
     return *error != 0;
+}
+
+static void free_flight(struct reader *r, uint32_t index)
+{
+    r->flights[index].next = r->free_flight;
+    r->free_flight = index;
+}
+
+static struct read_result result_of(const struct read_op *op, int error)
+{
+    return (struct read_result){
+        .tag = op->tag, .file = op->file, .offset = op->offset, .error = error};
 }
 
 static struct read_result land(struct reader *r, uint32_t index, int error)
 {
     struct flight *f = &r->flights[index];
-    f->next_free = r->free_flight;
-    r->free_flight = index;
-    r->n_flights--;
+    free_flight(r, index);
     if (!error) r->bytes += f->done;
-    return (struct read_result){
-        .tag = f->op.tag, .file = f->op.file, .offset = f->op.offset, .error = error};
+    return result_of(&f->op, error);
 }
 
 /* One round of reaping; gives the number of finished reads written to results. */
@@ -307,25 +363,45 @@ static size_t reap(struct reader *r, struct read_result *results, size_t cap, bo
     struct flight_result raw[32];
     size_t n = r->driver->reap(r->state, raw, min_size(cap, COUNT_OF(raw)), wait);
     size_t out = 0;
-    bool restarted = false;
+    r->n_flights -= (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
         struct flight *f = &r->flights[raw[i].flight];
         int error;
-        bool over = advance(r, f, raw[i].n, &error);
-        if (!over && r->driver->start(r->state, raw[i].flight, f)) {
-            restarted = true;
-            continue;
+        if (advance(r, f, raw[i].n, &error)) {
+            results[out++] = land(r, raw[i].flight, error);
+        } else {
+            f->next = r->stalled;
+            r->stalled = raw[i].flight;
+            r->n_stalled++;
         }
-        results[out++] = land(r, raw[i].flight, over ? error : EIO);
     }
-    if (restarted) r->driver->flush(r->state);
     return out;
+}
+
+/* A driver that takes nothing although nothing is in flight will not take it later either. */
+static struct read_result give_up_one(struct reader *r)
+{
+    if (r->n_stalled) {
+        uint32_t i = r->stalled;
+        r->stalled = r->flights[i].next;
+        r->n_stalled--;
+        return land(r, i, EAGAIN);
+    }
+    struct queue *q = next_queue(r);
+    struct read_op op = q->ops[q->head];
+    queue_pop(q);
+    return result_of(&op, EAGAIN);
 }
 
 size_t reader_poll(struct reader *r, struct read_result *results, size_t cap, bool wait)
 {
     size_t out = 0;
-    while (r->n_flights && out == 0) {
+    while (out == 0 && reader_pending(r)) {
+        start_waiting(r);
+        if (r->n_flights == 0) {
+            results[out++] = give_up_one(r);
+            break;
+        }
         out = reap(r, results, cap, wait);
         start_waiting(r);
         if (!wait) break;

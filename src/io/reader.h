@@ -13,11 +13,16 @@
 
 enum reader_kind { READER_AUTO, READER_URING, READER_PREAD };
 
+struct driver;
+
 struct reader_options {
     enum reader_kind kind;
     uint32_t depth;   /* most reads in flight; 0: 32 */
     uint32_t workers; /* threads of the pread driver; 0: 8 */
     bool buffered;    /* through the page cache even where O_DIRECT works */
+    /* Tests: reads go through this driver instead; the reader takes its state, even on error. */
+    const struct driver *driver;
+    void *driver_state;
 };
 
 /*

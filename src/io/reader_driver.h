@@ -4,13 +4,16 @@
 
 #include "io/reader.h"
 
-/* A read in flight; done counts bytes that earlier tries brought. */
+/*
+ * A read in flight; done counts bytes that earlier tries brought, tries those since the last that
+ * brought some.
+ */
 struct flight {
     struct read_op op;
     uint32_t done;
     uint32_t tries;
     int fd;
-    uint32_t next_free;
+    uint32_t next; /* in the list of free or stalled flights */
 };
 
 struct flight_result {
@@ -20,7 +23,10 @@ struct flight_result {
 
 struct driver {
     const char *name;
-    /* Starts (the rest of) a flight; it may be batched until flush. False: no room now. */
+    /*
+     * Starts (the rest of) a flight; it may be batched until flush. False: no room now, which only
+     * happens while others are in flight.
+     */
     bool (*start)(void *state, uint32_t index, const struct flight *flight);
     void (*flush)(void *state);
     /* Finished flights, at most cap; wait: blocks for one. */
@@ -35,11 +41,5 @@ void *driver_uring_open(uint32_t depth, const char **why);
 extern const struct driver driver_uring;
 void *driver_pread_open(uint32_t workers, uint32_t depth, const char **why);
 extern const struct driver driver_pread;
-
-/* A reader over a given driver, for tests; takes the state. */
-enum sluice_status reader_open_driver(struct reader **reader, const char *const *paths,
-                                      uint32_t n_paths, const struct reader_options *options,
-                                      const struct driver *driver, void *state,
-                                      struct sluice_error *err);
 
 #endif

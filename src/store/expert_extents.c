@@ -76,7 +76,7 @@ void extents_windows(const struct expert_extents *e, uint32_t align, struct expe
             *w = (struct window){
                 .file = x->file, .offset = x->offset / align * align, .slot_off = slot_off};
         }
-        w->need = end - w->offset;
+        if (end - w->offset > w->need) w->need = end - w->offset;
         w->bytes = align_up(w->need, align);
         out->part_off[order[i]] = w->slot_off + (x->offset - w->offset);
     }

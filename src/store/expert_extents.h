@@ -1,4 +1,4 @@
-/* Where an expert's bytes lie in files, and where they land in a slot. For the store and for packing. */
+/* Where an expert's bytes lie in files, and where they land in a slot. For store and pack. */
 #ifndef SLUICE_STORE_EXPERT_EXTENTS_H
 #define SLUICE_STORE_EXPERT_EXTENTS_H
 

@@ -11,6 +11,8 @@
 #include "store/expert_extents.h"
 
 enum { NONE = -1, RESULTS = 64 };
+/* An error of a slot beside errno values and READER_EOF: the check refused what was read. */
+enum { SLOT_REFUSED = -2 };
 
 /* What one slot holds. A slot is free when key is NONE, coming while reads are pending. */
 struct slot {
@@ -75,6 +77,9 @@ struct expert_store {
     uint32_t *slot_of; /* per key: its slot, or NONE */
     uint32_t n_keys;
     uint32_t failed; /* slot of the step whose read failed, or NONE */
+    store_check_fn *check;
+    const void *check_user;
+    bool *checked; /* per key: the check accepted it once */
     struct step step;
     struct store_stats stats;
 };
@@ -99,15 +104,42 @@ uint64_t store_slot_bytes(const struct expert_bank *bank, uint32_t align)
     return align_up(largest, align);
 }
 
+/* Whether experts of both have slots of one size whatever the alignment. */
+static bool same_parts(const struct expert_bank *a, const struct expert_bank *b)
+{
+    struct part_ref x[EXPERT_PARTS], y[EXPERT_PARTS];
+    extents_parts(&a->experts[0], x);
+    extents_parts(&b->experts[0], y);
+    bool same = true;
+    for (uint32_t p = 0; p < EXPERT_PARTS; p++) same = same && x[p].bytes == y[p].bytes;
+    return same;
+}
+
+uint64_t store_least_bytes(const struct expert_bank *const *banks, uint32_t n_banks, uint32_t align)
+{
+    uint64_t least = 0;
+    for (uint32_t b = 0; b < n_banks; b++) {
+        uint32_t first = 0;
+        while (!same_parts(banks[first], banks[b])) first++;
+        if (first == b) least += store_slot_bytes(banks[b], align);
+    }
+    return least;
+}
+
 /* Every expert must lie in the files, so that a read never starts from a wrong place. */
 static enum sluice_status check_bank(const struct expert_store *s, const struct expert_bank *bank,
                                      struct sluice_error *err)
 {
     struct expert_extents extents;
-    for (uint32_t e = 0; e < bank->n_experts; e++)
+    for (uint32_t e = 0; e < bank->n_experts; e++) {
         if (!extents_find(&bank->experts[e], s->files, s->n_files, &extents))
             return err_set(err, SLUICE_E_INTERNAL, "layer %u, expert %u lies in no file",
                            bank->layer, e);
+        if (extents_slot_bytes(&bank->experts[e], widest_alignment(s)) > UINT32_MAX)
+            return err_set(err, SLUICE_E_UNSUPPORTED,
+                           "layer %u, expert %u has more bytes than the 4 GiB a read can bring",
+                           bank->layer, e);
+    }
     return SLUICE_OK;
 }
 
@@ -142,13 +174,20 @@ static enum sluice_status add_banks(struct expert_store *s, const struct expert_
     s->step.state = calloc(most + 1, 1);
     s->step.ranks = calloc(most + 1, sizeof *s->step.ranks);
     s->slot_of = calloc(s->n_keys + 1, sizeof *s->slot_of);
-    if (!s->step.experts || !s->step.state || !s->step.ranks || !s->slot_of)
+    s->checked = calloc(s->n_keys + 1, sizeof *s->checked);
+    if (!s->step.experts || !s->step.state || !s->step.ranks || !s->slot_of || !s->checked)
         return err_nomem(err, "expert store", s->n_keys * sizeof *s->slot_of);
     for (uint32_t k = 0; k < s->n_keys; k++) s->slot_of[k] = (uint32_t)NONE;
     return SLUICE_OK;
 }
 
-/* Slots per class, in proportion to the bytes of its experts; at least one each. */
+/* Of n things, as many as part is of whole. */
+static uint32_t portion(uint64_t part, uint64_t whole, uint32_t n)
+{
+    return part >= whole ? n : (uint32_t)(part * n / whole);
+}
+
+/* One slot per class, and of what is left as many as is in proportion to its experts. */
 static enum sluice_status share_slots(struct expert_store *s, const struct store_options *o,
                                       struct sluice_error *err)
 {
@@ -164,10 +203,9 @@ static enum sluice_status share_slots(struct expert_store *s, const struct store
                        (double)o->slot_bytes / 1048576.0, (double)least / 1048576.0);
     for (uint32_t c = 0; c < s->n_classes; c++) {
         struct slot_class *k = &s->classes[c];
-        double share = o->slot_bytes ? (double)o->slot_bytes / (double)all
-                                     : (double)o->n_slots / (double)s->n_keys;
-        uint32_t n = share >= 1 ? k->n_experts : (uint32_t)(share * k->n_experts + 1e-9);
-        k->n = max_u32(n, 1);
+        uint32_t asked = max_u32(o->n_slots, s->n_classes) - s->n_classes;
+        k->n = 1 + (o->slot_bytes ? portion(o->slot_bytes - least, all - least, k->n_experts - 1)
+                                  : portion(asked, s->n_keys - s->n_classes, k->n_experts - 1));
         k->first = s->n_slots;
         s->n_slots += k->n;
     }
@@ -259,6 +297,8 @@ enum sluice_status store_open(struct expert_store **out, const struct file_map *
     s->files = files;
     s->n_files = n_files;
     s->failed = (uint32_t)NONE;
+    s->check = options->check;
+    s->check_user = options->check_user;
     enum sluice_status status = open_reader(s, &options->reader, err);
     if (status == SLUICE_OK) status = check_files(s, err);
     if (status == SLUICE_OK) status = add_banks(s, banks, n_banks, err);
@@ -287,6 +327,7 @@ void store_close(struct expert_store **out)
     free(s->banks);
     free(s->slots);
     free(s->slot_of);
+    free(s->checked);
     free(s->step.experts);
     free(s->step.state);
     free(s->step.ranks);
@@ -404,6 +445,17 @@ static void mark_ready(struct expert_store *s, struct slot *slot)
     s->step.n_ready++;
 }
 
+/* False: the expert was read for the first time and is not what it should be. */
+static bool is_accepted(struct expert_store *s, const struct slot *slot)
+{
+    const struct bank_entry *b = s->step.bank;
+    if (!s->check || s->checked[slot->key]) return true;
+    if (s->check(s->check_user, b->bank, slot->key - b->first_key, &slot->view, NULL) != SLUICE_OK)
+        return false;
+    s->checked[slot->key] = true;
+    return true;
+}
+
 static void take_result(struct expert_store *s, const struct read_result *r)
 {
     struct slot *slot = &s->slots[r->tag];
@@ -413,17 +465,29 @@ static void take_result(struct expert_store *s, const struct read_result *r)
         slot->error_offset = r->offset;
         s->failed = (uint32_t)r->tag;
     }
-    if (--slot->pending == 0 && !slot->error) mark_ready(s, slot);
+    if (--slot->pending || slot->error) return;
+    if (is_accepted(s, slot)) {
+        mark_ready(s, slot);
+        return;
+    }
+    slot->error = SLOT_REFUSED;
+    s->failed = (uint32_t)r->tag;
 }
 
 static enum sluice_status failure(const struct expert_store *s, const struct slot *slot,
                                   struct sluice_error *err)
 {
+    const struct expert_bank *bank = s->step.bank->bank;
+    uint32_t expert = slot->key - s->step.bank->first_key;
+    if (slot->error == SLOT_REFUSED) {
+        TRY(s->check(s->check_user, bank, expert, &slot->view, err));
+        return err_nomem(err, "checking an expert", 0); /* what else can pass the second time */
+    }
     const char *why = slot->error == READER_EOF ? "the file is shorter than when it was opened"
                                                 : strerror(slot->error);
     return err_set(err, SLUICE_E_IO, "layer %u, expert %u: reading file '%s' at offset %llu: %s",
-                   s->step.bank->bank->layer, slot->key - s->step.bank->first_key,
-                   s->files[slot->error_file].path, (unsigned long long)slot->error_offset, why);
+                   bank->layer, expert, s->files[slot->error_file].path,
+                   (unsigned long long)slot->error_offset, why);
 }
 
 /* A slot of the step whose read failed is free again. */

@@ -16,10 +16,20 @@
 #include "store/bank.h"
 #include "store/policy.h"
 
+/*
+ * Asked once for each expert, when its bytes have been read to view for the first time and before
+ * they are given to anybody. An error ends the step, and is what the step's caller gets.
+ */
+typedef enum sluice_status store_check_fn(const void *user, const struct expert_bank *bank,
+                                          uint32_t expert, const struct expert_view *view,
+                                          struct sluice_error *err);
+
 struct store_options {
     uint64_t slot_bytes; /* memory for slots; 0: n_slots decides */
     uint32_t n_slots;    /* at least 1 per class; more than there are experts is cut */
     enum policy_kind policy;
+    store_check_fn *check; /* NULL: what is read is not looked at */
+    const void *check_user;
     struct reader_options reader;
 };
 
@@ -75,5 +85,8 @@ uint32_t store_slots(const struct expert_store *store);
 uint64_t store_bytes(const struct expert_store *store); /* of the slab */
 /* Bytes of a slot that holds the largest expert of the bank. */
 uint64_t store_slot_bytes(const struct expert_bank *bank, uint32_t align);
+/* Slot bytes that suffice for one slot of each size. */
+uint64_t store_least_bytes(const struct expert_bank *const *banks, uint32_t n_banks,
+                           uint32_t align);
 
 #endif

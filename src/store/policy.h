@@ -5,12 +5,14 @@
  *
  * The caller announces every step (one layer of one batch) with the keys it needs, then reports for
  * each of them a hit or, when the key is absent, an insertion, after making room with policy_victim
- * and policy_remove. The evaluation of a prompt passes over nearly all experts and
- * says little about what decoding will use: to every policy USE_PREFILL is no use at all, and a key
- * it brings in that was never used otherwise is the first to leave, the latest first, so that a
- * part of a longer pass stays. Nothing allocates after policy_open; a hit or an insertion costs
- * O(log n_keys), a victim O(n_layers + entries passed over as not evictable). The same calls give
- * the same victims everywhere. One thread at a time.
+ * and policy_remove. The evaluation of a prompt passes over nearly all experts and says little
+ * about what decoding will use: to every policy USE_PREFILL is no use at all, and a key it brings
+ * in that was never used otherwise is the first to leave, the latest first, so that a part of a
+ * longer pass stays.
+ *
+ * Nothing allocates after policy_open. A hit or an insertion costs O(log n_keys), a victim
+ * O(n_layers + entries passed over as not evictable). The same calls give the same victims
+ * everywhere. One thread at a time.
  */
 #ifndef SLUICE_STORE_POLICY_H
 #define SLUICE_STORE_POLICY_H

@@ -54,15 +54,16 @@ static void auto_resized(struct policy *p)
     }
 }
 
-static void choose_leader(struct automatic *a)
+static void end_period(struct automatic *a)
 {
     enum policy_kind best = a->leader;
     for (unsigned i = 0; i < POLICY_SINGLES; i++) {
         uint64_t misses = a->ghosts[i].misses - a->counted[i];
         a->counted[i] = a->ghosts[i].misses;
         a->faded[i] += misses * SCALE - a->faded[i] / FADE;
-        if (a->faded[i] < a->faded[best]) best = (enum policy_kind)i;
     }
+    for (unsigned i = 0; i < POLICY_SINGLES; i++)
+        if (a->faded[i] < a->faded[best]) best = (enum policy_kind)i;
     if (a->faded[best] >= a->faded[a->leader] - a->faded[a->leader] / MARGIN) return;
     a->leader = best;
     a->switches++;
@@ -75,7 +76,7 @@ static void auto_step(struct policy *p, uint32_t layer, const uint32_t *keys, ui
     struct automatic *a = (struct automatic *)p;
     if (a->in_period >= a->period) {
         a->in_period = 0;
-        choose_leader(a);
+        end_period(a);
     }
     for (unsigned i = 0; i < POLICY_SINGLES; i++) {
         policy_step(a->live[i], layer, keys, n, use);

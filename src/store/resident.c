@@ -46,7 +46,7 @@ struct loader {
     const struct file_map *files;
     uint32_t n_files;
     struct reader *reader;
-    uint64_t done, total;
+    uint64_t done, total; /* bytes of arrays */
     void (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
     struct sluice_error *err;
@@ -56,8 +56,8 @@ static enum sluice_status take_one(struct loader *l)
 {
     struct read_result r;
     if (reader_poll(l->reader, &r, 1, true) == 0) return SLUICE_OK;
-    l->done += (uint64_t)r.tag;
-    if (l->progress) l->progress(l->user, l->done < l->total ? l->done : l->total, l->total);
+    l->done += r.tag;
+    if (r.error == 0 && l->progress) l->progress(l->user, l->done, l->total);
     if (r.error == 0) return SLUICE_OK;
     return err_set(l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
                    l->files[r.file].path, (unsigned long long)r.offset,
@@ -79,7 +79,8 @@ static bool find_file(const struct loader *l, const struct array_ref *a, uint32_
     return false;
 }
 
-/* Starts the reads of one array into room at to; the pointer moves at once. */
+/* Starts the reads of one array into room at to; the pointer moves at once. Tags count its bytes.
+ */
 static enum sluice_status load_array(struct loader *l, const struct array_ref *a, uint8_t *to)
 {
     uint32_t file = 0;
@@ -96,7 +97,7 @@ static enum sluice_status load_array(struct loader *l, const struct array_ref *a
                              .bytes = (uint32_t)align_up((size_t)need, align),
                              .need = (uint32_t)need,
                              .into = to + (at - begin),
-                             .tag = need};
+                             .tag = at + need - (at > offset ? at : offset)};
         TRY(reader_submit(l->reader, &op, l->err));
         while (reader_pending(l->reader) > 2 * (size_t)RESULTS) TRY(take_one(l));
     }
@@ -117,6 +118,17 @@ static enum sluice_status load_all(struct loader *l, struct wmat *const *matrice
     }
     while (reader_pending(l->reader)) TRY(take_one(l));
     return SLUICE_OK;
+}
+
+static uint64_t count_bytes(struct wmat *const *matrices, uint32_t n)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct array_ref arrays[3];
+        uint32_t n_arrays = list_arrays(matrices[i], arrays);
+        for (uint32_t a = 0; a < n_arrays; a++) total += arrays[a].bytes;
+    }
+    return total;
 }
 
 static enum sluice_status open_reader(struct loader *l, const struct reader_options *options)
@@ -142,7 +154,7 @@ enum sluice_status resident_load(struct resident *resident, const struct file_ma
     uint32_t align = MEM_ALIGN;
     for (uint32_t f = 0; f < n_files; f++) align = max_u32(align, reader_alignment(l.reader, f));
     size_t bytes = resident_bytes(matrices, n, align);
-    l.total = bytes;
+    l.total = count_bytes(matrices, n);
     enum sluice_status status =
         mem_reserve(bytes, &resident->slab) ? SLUICE_OK : err_nomem(err, "dense weights", bytes);
     if (status == SLUICE_OK) {

@@ -18,8 +18,9 @@ struct resident {
 size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align);
 
 /*
- * Reads the matrices, whose pointers lie in mapped files, and lets them point into the slab.
- * progress may be NULL. Errors: NOMEM, IO (file and offset are named), INTERNAL.
+ * Reads the matrices, whose pointers lie in mapped files, and lets them point into the slab; after
+ * an error they point nowhere. progress may be NULL; it counts bytes. Errors: NOMEM, IO (file and
+ * offset are named), INTERNAL.
  */
 enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
                                  uint32_t n_files, struct wmat *const *matrices, uint32_t n,
