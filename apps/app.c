@@ -26,7 +26,7 @@ enum sluice_status app_model_path(const struct app *app, struct buffer *path,
     return status;
 }
 
-static void print_log(void *user, enum sluice_log_level level, const char *message)
+void app_print_log(void *user, enum sluice_log_level level, const char *message)
 {
     struct app *app = user;
     if (level > app->log_level) return;
@@ -53,16 +53,17 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->top_k_experts = (uint32_t)args->top_k_experts;
     /* A chunk above the engine's own batch size needs room for it. */
     if (args->chunk > 512) options->max_batch_tokens = (uint32_t)args->chunk;
-    options->ram_bytes = args->ram;
-    options->n_slots = (uint32_t)args->slots;
+    options->ram_bytes = numbers_last(&args->ram);
+    options->n_slots = (uint32_t)numbers_last(&args->slots);
     options->io = (enum sluice_io)args->io;
     options->policy = (enum sluice_policy)args->policy;
     options->queue_depth = (uint32_t)args->queue_depth;
     options->preload = args->preload;
     options->plan_ctx = (uint32_t)args->ctx;
+    options->verify = !args->no_verify;
     options->load_progress = show_loading;
     options->load_user = app;
-    options->log = print_log;
+    options->log = app_print_log;
     options->log_user = app;
 }
 

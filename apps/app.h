@@ -19,14 +19,17 @@ struct app {
 };
 
 /* Commands. CANCELLED is no failure that needs a message. */
-#define C(name, synopsis, summary)                                                                 \
-    enum sluice_status cmd_##name(struct app *app, struct sluice_error *err);
+#define C(id, name, synopsis, summary)                                                             \
+    enum sluice_status cmd_##id(struct app *app, struct sluice_error *err);
 #include "commands.def"
 #undef C
 
 /* MODEL, or the path of the storyteller. */
 SLUICE_NODISCARD enum sluice_status app_model_path(const struct app *app, struct buffer *path,
                                                    struct sluice_error *err);
+
+/* A sluice_log_fn: prints what the level of SLUICE_LOG lets through. user: the app. */
+void app_print_log(void *user, enum sluice_log_level level, const char *message);
 
 /* Opens the model with the options of the command line. Changes to *options come before. */
 void app_engine_options(struct app *app, struct sluice_engine_options *options);
@@ -41,6 +44,11 @@ SLUICE_NODISCARD enum sluice_status app_tokenizer(const sluice_engine *engine,
 SLUICE_NODISCARD enum sluice_status app_tokenize(const sluice_tokenizer *tokenizer,
                                                  const char *text, size_t len, struct ids *ids,
                                                  struct sluice_error *err);
+
+/* Adds the ids of --prompt, --prompt-file or --ids, at least one. */
+SLUICE_NODISCARD enum sluice_status app_read_prompt(const struct app *app,
+                                                    const sluice_engine *engine, struct ids *prompt,
+                                                    struct sluice_error *err);
 
 /* sluice_eval() of one segment, which can be interrupted and moves the progress line. */
 SLUICE_NODISCARD enum sluice_status app_eval(struct app *app, sluice_engine *engine,

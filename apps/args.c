@@ -8,10 +8,10 @@
 
 #include "nearest.h"
 
-enum kind { FLAG, TEXT, COUNT, BYTES, REAL, PRECISION, CHOICE, TEXTS, BIASES };
+enum kind { FLAG, TEXT, COUNT, REAL, PRECISION, CHOICE, TEXTS, COUNTS, SIZES, BIASES };
 
 enum {
-#define C(name, synopsis, summary) BIT_##name = 1 << COMMAND_##name,
+#define C(id, name, synopsis, summary) BIT_##id = 1 << COMMAND_##id,
 #include "commands.def"
 #undef C
     RUN = BIT_run,
@@ -21,7 +21,12 @@ enum {
     DETOKENIZE = BIT_detokenize,
     INSPECT = BIT_inspect,
     SYNTH = BIT_synth,
-    ENGINE = RUN | LOGITS | PERPLEXITY | INSPECT, /* what opens a model */
+    PACK = BIT_pack,
+    BENCH = BIT_bench,
+    TRACE = BIT_trace,
+    CACHE_SIM = BIT_cache_sim,
+    EVALUATES = RUN | LOGITS | PERPLEXITY | BENCH | TRACE,
+    ENGINE = EVALUATES | INSPECT, /* what opens a model */
     ALL_COMMANDS = (1 << N_COMMANDS) - 1,
 };
 
@@ -46,7 +51,7 @@ static const struct option options[] = {
 static const struct {
     const char *name, *synopsis, *summary;
 } commands[] = {
-#define C(name, synopsis, summary) {#name, synopsis, summary},
+#define C(id, name, synopsis, summary) {name, synopsis, summary},
 #include "commands.def"
 #undef C
 };
@@ -133,6 +138,15 @@ static bool store_text(struct texts *list, const char *value)
     return true;
 }
 
+static bool store_number(struct numbers *list, uint64_t number)
+{
+    uint64_t *grown = realloc(list->items, (list->n + 1) * sizeof *grown);
+    if (!grown) return false;
+    grown[list->n++] = number;
+    list->items = grown;
+    return true;
+}
+
 static bool store_precision(enum sluice_precision *precision, const char *value)
 {
     if (strcmp(value, "exact") == 0) {
@@ -163,6 +177,7 @@ static bool store_choice(unsigned *choice, const char *list, const char *value)
 static bool store(const struct option *o, struct args *args, const char *value)
 {
     void *field = (char *)args + o->offset;
+    uint64_t number;
     switch (o->kind) {
     case FLAG: *(bool *)field = true; return true;
     case TEXT: *(const char **)field = value; return true;
@@ -174,10 +189,13 @@ static bool store(const struct option *o, struct args *args, const char *value)
         double *real = field;
         return parse_real(value, real) && real_in_range(*real, o->range);
     }
-    case BYTES: return parse_bytes(value, field);
     case PRECISION: return store_precision(field, value);
     case CHOICE: return store_choice(field, o->arg, value);
     case TEXTS: return store_text(field, value);
+    case COUNTS:
+        return parse_count(value, &number) && count_in_range(number, o->range) &&
+               store_number(field, number);
+    case SIZES: return parse_bytes(value, &number) && store_number(field, number);
     case BIASES: return store_bias(field, value);
     }
     return false;
@@ -187,9 +205,10 @@ static bool store(const struct option *o, struct args *args, const char *value)
 static void describe_values(const struct option *o, struct buffer *out)
 {
     switch (o->kind) {
-    case COUNT: buffer_printf(out, "a whole number in %s", o->range); break;
+    case COUNT:
+    case COUNTS: buffer_printf(out, "a whole number in %s", o->range); break;
     case REAL: buffer_printf(out, "a number in %s", o->range); break;
-    case BYTES: buffer_text(out, "a size as in 800M or 12G"); break;
+    case SIZES: buffer_text(out, "a size as in 800M or 12G"); break;
     case PRECISION: buffer_text(out, "'exact' or 'fast'"); break;
     case CHOICE: buffer_printf(out, "one of %s", o->arg); break;
     case BIASES: buffer_text(out, "a token id and a number as in 42=-1.5"); break;
@@ -277,6 +296,11 @@ static bool take_option(struct args *args, int argc, char **argv, int *i, struct
 
 static bool take_model(struct args *args, const char *word, struct buffer *message)
 {
+    if (args->command == COMMAND_pack && args->model && !args->folder) {
+        if (*word) args->folder = word;
+        if (!*word) buffer_text(message, "DIR is empty; name the folder to write");
+        return args->folder != NULL;
+    }
     if (args->model) {
         buffer_printf(message, "'%s' takes one MODEL, but got '%s' and '%s'",
                       commands[args->command].name, args->model, word);
@@ -309,6 +333,21 @@ static bool exactly_one(const struct args *args, const enum option_id *ids, size
     return false;
 }
 
+/* Options of one way to measure that make no sense in the other. */
+static bool check_bench(const struct args *args, struct buffer *message)
+{
+    static const enum option_id streamed[] = {OPTION_route, OPTION_against, OPTION_gate};
+    bool lists = args->ram.n + args->slots.n > 1;
+    for (size_t i = 0; i < sizeof streamed / sizeof *streamed && !args->stream; i++) {
+        if (!args->given[streamed[i]]) continue;
+        buffer_printf(message, "option '%s' of 'bench' needs '--stream'",
+                      options[streamed[i]].name);
+        return false;
+    }
+    if (!args->stream && lists) buffer_text(message, "several budgets of 'bench' need '--stream'");
+    return args->stream || !lists;
+}
+
 static bool check_combination(const struct args *args, struct buffer *message)
 {
     static const enum option_id prompts[] = {OPTION_prompt, OPTION_prompt_file, OPTION_ids};
@@ -323,6 +362,15 @@ static bool check_combination(const struct args *args, struct buffer *message)
     case COMMAND_synth:
         if (!args->model) buffer_text(message, "'synth' needs the folder to write");
         return args->model != NULL;
+    case COMMAND_pack:
+        if (!args->folder) buffer_text(message, "'pack' needs the model and the folder to write");
+        return args->folder != NULL;
+    case COMMAND_trace:
+        return exactly_one(args, prompts, 3, message) && exactly_one(args, out, 1, message);
+    case COMMAND_cache_sim:
+        if (!args->model) buffer_text(message, "'cache-sim' needs the trace to replay");
+        return args->model != NULL;
+    case COMMAND_bench: return check_bench(args, message);
     case COMMAND_tokenize:
     case COMMAND_detokenize:
     case COMMAND_inspect:
@@ -359,7 +407,16 @@ void args_release(struct args *args)
 {
     free(args->stop.items);
     free(args->logit_bias.items);
+    free(args->ram.items);
+    free(args->slots.items);
+    free(args->capacity.items);
+    free(args->shard_size.items);
     *args = (struct args){0};
+}
+
+uint64_t numbers_last(const struct numbers *numbers)
+{
+    return numbers->n ? numbers->items[numbers->n - 1] : 0;
 }
 
 /* Commands and help */
@@ -377,7 +434,7 @@ bool command_find(const char *name, enum command *command)
 void command_unknown(const char *name, struct buffer *message)
 {
     static const char *const names[] = {
-#define C(name, synopsis, summary) #name,
+#define C(id, name, synopsis, summary) name,
 #include "commands.def"
 #undef C
         "help",

@@ -13,7 +13,7 @@
 #include "sluice/sluice.h"
 
 enum command {
-#define C(name, synopsis, summary) COMMAND_##name,
+#define C(id, name, synopsis, summary) COMMAND_##id,
 #include "commands.def"
 #undef C
     N_COMMANDS,
@@ -31,6 +31,12 @@ struct texts {
     size_t n;
 };
 
+/* Counts and sizes that may be given several times. */
+struct numbers {
+    uint64_t *items;
+    size_t n;
+};
+
 struct biases {
     struct sluice_logit_bias *items;
     size_t n;
@@ -45,11 +51,14 @@ typedef double option_REAL;
 typedef unsigned option_CHOICE; /* the place among the words of its argument */
 typedef enum sluice_precision option_PRECISION;
 typedef struct texts option_TEXTS;
+typedef struct numbers option_COUNTS;
+typedef struct numbers option_SIZES;
 typedef struct biases option_BIASES;
 
 struct args {
     enum command command;
-    const char *model; /* NULL: the shipped one */
+    const char *model;  /* NULL: the shipped one */
+    const char *folder; /* pack: where to */
     bool given[N_OPTIONS];
 #define O(field, name, kind, ...) option_##kind field;
 #include "options.def"
@@ -64,6 +73,9 @@ struct args {
  */
 bool args_parse(struct args *args, int argc, char **argv, struct buffer *message);
 void args_release(struct args *args);
+
+/* The last of several, or 0. */
+uint64_t numbers_last(const struct numbers *numbers);
 
 /* Whether argv[1] names a command; if so, which. */
 bool command_find(const char *name, enum command *command);

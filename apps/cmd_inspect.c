@@ -82,6 +82,7 @@ static void print_memory(const struct view *view, struct buffer *out)
                   view->n_ctx);
     line_bytes(out, "recurrent state", info->recurrent_bytes, "for each session");
     line_bytes(out, "scratch", info->scratch_bytes, "for a full batch");
+    if (info->padding_bytes) line_bytes(out, "padding", info->padding_bytes, "between experts");
     if (!view->n_skipped) return;
     units_bytes(info->skipped_bytes, size);
     buffer_printf(out, "%-18s%s, tensors that text does not need: %zu\n", "skipped", size,
@@ -151,6 +152,7 @@ static json_t *view_json(const struct view *view, bool with_tensors)
     SET(recurrent_bytes);
     SET(scratch_bytes);
     SET(skipped_bytes);
+    SET(padding_bytes);
     SET(converted_bytes);
 #undef SET
     set_number(root, "n_ctx", view->n_ctx);

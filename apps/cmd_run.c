@@ -8,7 +8,6 @@
 
 #include "app.h"
 #include "clock.h"
-#include "input.h"
 #include "interrupt.h"
 #include "report.h"
 #include "stop_text.h"
@@ -38,38 +37,6 @@ static enum sluice_status find_tokenizer(struct run *run, struct sluice_error *e
     bool needed = !args->ids || !args->print_ids || args->stop.n;
     enum sluice_status status = app_tokenizer(run->engine, &run->tokenizer, err);
     return needed ? status : SLUICE_OK;
-}
-
-static enum sluice_status read_text_prompt(struct run *run, struct sluice_error *err)
-{
-    const struct args *args = run->app->args;
-    struct buffer text = {0};
-    enum sluice_status status = SLUICE_OK;
-    if (args->prompt_file) {
-        status = input_read(args->prompt_file, &text, err);
-    } else {
-        buffer_text(&text, args->prompt);
-        if (text.failed) status = fail_nomem(err, "the prompt");
-    }
-    if (status == SLUICE_OK)
-        status = app_tokenize(run->tokenizer, text.data, text.len, &run->prompt, err);
-    buffer_release(&text);
-    return status;
-}
-
-static enum sluice_status read_prompt(struct run *run, uint32_t vocab_size,
-                                      struct sluice_error *err)
-{
-    const struct args *args = run->app->args;
-    if (args->ids) {
-        TRY(ids_read(&run->prompt, args->ids, err));
-        TRY(ids_check(&run->prompt, args->ids, vocab_size, err));
-    } else {
-        TRY(read_text_prompt(run, err));
-    }
-    if (run->prompt.n) return SLUICE_OK;
-    return fail(err, SLUICE_E_ARGUMENT,
-                "the prompt is empty; the model needs at least one token to continue");
 }
 
 static enum sluice_status open_session(struct run *run, struct sluice_error *err)
@@ -113,7 +80,7 @@ static enum sluice_status prepare(struct run *run, struct sluice_error *err)
     struct sluice_engine_info info = {.size = sizeof info};
     sluice_engine_get_info(run->engine, &info);
     TRY(find_tokenizer(run, err));
-    TRY(read_prompt(run, info.vocab_size, err));
+    TRY(app_read_prompt(run->app, run->engine, &run->prompt, err));
     TRY(open_session(run, err));
     TRY(open_sampler(run, info.vocab_size, err));
     run->logits = malloc(info.vocab_size * sizeof *run->logits);

@@ -69,7 +69,7 @@ static enum sluice_log_level log_level(void)
 static int run_command(const struct args *args)
 {
     static enum sluice_status (*const commands[])(struct app *, struct sluice_error *) = {
-#define C(name, synopsis, summary) cmd_##name,
+#define C(id, name, synopsis, summary) cmd_##id,
 #include "commands.def"
 #undef C
     };

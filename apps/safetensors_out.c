@@ -1,36 +1,11 @@
 #include "safetensors_out.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "report.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are written as they lie in memory");
-
-static enum sluice_status io_error(const struct safetensors_out *out, struct sluice_error *err)
-{
-    return fail(err, SLUICE_E_IO, "%s: %s", out->target.data, strerror(errno));
-}
-
-static bool write_at(int fd, const void *data, size_t len, uint64_t offset)
-{
-    const char *p = data;
-    while (len) {
-        ssize_t n = pwrite(fd, p, len, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return false;
-        p += n;
-        len -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return true;
-}
 
 /* Sets the offsets and makes the header: its length, then JSON padded to a multiple of 8. */
 static bool make_header(struct out_tensor *tensors, size_t n, struct buffer *header)
@@ -60,44 +35,18 @@ static bool make_header(struct out_tensor *tensors, size_t n, struct buffer *hea
     return true;
 }
 
-/* Follows links, so that the file behind one is replaced and not the link. */
-static void find_target(struct safetensors_out *out, const char *path)
-{
-    char *real = realpath(path, NULL);
-    const char *target = real ? real : path;
-    buffer_text(&out->target, target);
-    struct stat info;
-    if (stat(target, &info) != 0 || S_ISREG(info.st_mode))
-        buffer_printf(&out->temp, "%s.%ld.tmp", target, (long)getpid());
-    free(real);
-}
-
-static enum sluice_status create(struct safetensors_out *out, struct sluice_error *err)
-{
-    bool in_place = out->temp.len == 0;
-    const char *name = in_place ? out->target.data : out->temp.data;
-    int flags = in_place ? O_WRONLY | O_CLOEXEC : O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
-    out->fd = open(name, flags, 0666);
-    if (out->fd >= 0) return SLUICE_OK;
-    enum sluice_status status = io_error(out, err);
-    buffer_release(&out->temp);
-    return status;
-}
-
 enum sluice_status safetensors_out_open(struct safetensors_out *out, const char *path,
                                         struct out_tensor *tensors, size_t n,
                                         struct sluice_error *err)
 {
-    *out = (struct safetensors_out){.fd = -1, .tensors = tensors, .n_tensors = n};
+    *out = (struct safetensors_out){.tensors = tensors, .n_tensors = n};
     struct buffer header = {0};
-    find_target(out, path);
-    bool good = make_header(tensors, n, &header);
     enum sluice_status status =
-        !good || out->target.failed || out->temp.failed
-            ? fail(err, SLUICE_E_NOMEM, "%s: too large or out of memory", path)
-            : create(out, err);
-    if (status == SLUICE_OK && !write_at(out->fd, header.data, header.len, 0))
-        status = io_error(out, err);
+        make_header(tensors, n, &header)
+            ? result_file_open(&out->file, path, err)
+            : fail(err, SLUICE_E_NOMEM, "%s: too large or out of memory", path);
+    if (status == SLUICE_OK)
+        status = result_file_write_at(&out->file, header.data, header.len, 0, err);
     buffer_release(&header);
     if (status != SLUICE_OK) safetensors_out_abort(out);
     return status;
@@ -110,9 +59,9 @@ enum sluice_status safetensors_out_rows(struct safetensors_out *out, size_t tens
     struct out_tensor *t = &out->tensors[tensor];
     if (n_rows > t->rows - t->written)
         return fail(err, SLUICE_E_ARGUMENT, "%s: tensor '%s' has only %" PRIu64 " rows",
-                    out->target.data, t->name, t->rows);
+                    out->file.target.data, t->name, t->rows);
     size_t bytes = (size_t)(n_rows * t->columns * sizeof *rows);
-    if (!write_at(out->fd, rows, bytes, t->offset)) return io_error(out, err);
+    TRY(result_file_write_at(&out->file, rows, bytes, t->offset, err));
     t->offset += bytes;
     t->written += n_rows;
     return SLUICE_OK;
@@ -126,30 +75,15 @@ enum sluice_status safetensors_out_close(struct safetensors_out *out, struct slu
         if (t->written != t->rows)
             status =
                 fail(err, SLUICE_E_STATE, "%s: tensor '%s' has %" PRIu64 " of its %" PRIu64 " rows",
-                     out->target.data, t->name, t->written, t->rows);
+                     out->file.target.data, t->name, t->written, t->rows);
     }
-    /* Some file systems report a full disk only here. */
-    if (status == SLUICE_OK) {
-        int fd = out->fd;
-        out->fd = -1;
-        if (close(fd) != 0) status = io_error(out, err);
-    }
-    if (status == SLUICE_OK && out->temp.len) {
-        if (rename(out->temp.data, out->target.data) != 0)
-            status = io_error(out, err);
-        else
-            buffer_release(&out->temp);
-    }
+    if (status == SLUICE_OK) return result_file_close(&out->file, err);
     safetensors_out_abort(out);
     return status;
 }
 
 void safetensors_out_abort(struct safetensors_out *out)
 {
-    if (out->fd >= 0) close(out->fd);
-    if (out->temp.len) unlink(out->temp.data);
-    buffer_release(&out->temp);
-    buffer_release(&out->target);
-    out->fd = -1;
+    result_file_abort(&out->file);
     out->n_tensors = 0;
 }

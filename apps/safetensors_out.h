@@ -1,13 +1,8 @@
-/*
- * Writing a safetensors file whose tensors are f32 matrices and come row by row. The file gets its
- * name when it is complete; until then it has a temporary one beside it. What exists under the
- * name but is no regular file (a device) is written in place.
- */
+/* Writing a safetensors file (a result_file.h) whose tensors are f32 matrices that come by rows. */
 #ifndef APPS_SAFETENSORS_OUT_H
 #define APPS_SAFETENSORS_OUT_H
 
-#include "buffer.h"
-#include "sluice/sluice.h"
+#include "result_file.h"
 
 struct out_tensor {
     char name[32];
@@ -17,9 +12,7 @@ struct out_tensor {
 };
 
 struct safetensors_out {
-    int fd;
-    struct buffer target; /* the name that the complete file gets */
-    struct buffer temp;   /* the name until then; empty: target is written in place */
+    struct result_file file;
     struct out_tensor *tensors;
     size_t n_tensors;
 };

@@ -23,7 +23,8 @@ UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|XX[X]|HAC[K])\b")
 COMMENT_OR_STRING = re.compile(
     r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
 UNSAFE = re.compile(r"\b(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|atof|gets|alloca)\s*\(")
-PRINTING = re.compile(r"\b(printf|puts|putchar|fprintf|perror|exit|_exit|abort)\s*\(")
+PRINTING = re.compile(
+    r"\b(printf|puts|putchar|perror|exit|_exit|abort)\s*\(|\bfprintf\s*\(\s*(stdout|stderr)\b")
 GETENV = re.compile(r"\b(secure_)?getenv\s*\(")
 GETENV_FILES = {"log.c", "cpu.c", "engine.c"}
 PUBLIC_INCLUDE = re.compile(r'#\s*include\s+(<(?:std\w+|string|math)\.h>|"sluice/[\w.]+")')

@@ -37,6 +37,7 @@ task_build() {
     need libpcre2-dev pkg-config --exists libpcre2-8
     need libutf8proc-dev pkg-config --exists libutf8proc
     need liburing-dev pkg-config --exists liburing
+    need libxxhash-dev pkg-config --exists libxxhash
 }
 task_test() {
     has g++ g++

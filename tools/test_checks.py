@@ -25,6 +25,7 @@ FAULTS = [
     ("style", "101 columns", {"src/ir/a.c": "/*" + "a" * 97 + "*/\n"}),
     ("style", "strcpy is forbidden", {"apps/a.c": "strcpy(a, b);\n"}),
     ("style", "abort has no place", {"src/ir/a.c": "abort();\n"}),
+    ("style", "fprintf(stderr has no place", {"src/ir/a.c": 'fprintf(stderr, "a");\n'}),
     ("style", "getenv reads", {"src/ir/a.c": 'getenv("A");\n'}),
     ("style", "one name for", {"src/ir/a.c": "int a;\n", "src/base/a.c": "int b;\n"}),
     ("style", "a public header", {"include/sluice/a.h": '#include "base/err.h"\n'}),
@@ -39,6 +40,7 @@ FAULTS = [
 FINE = [
     ("layers", {"src/ir/a.c": '#include "format/dtype.h"\n#include "sluice/sluice.h"\n'}),
     ("style", {"src/ir/a.c": '/* abort() */ char a[] = "printf(";\nint snprintf(void);\n'}),
+    ("style", {"src/ir/a.c": 'fprintf(file, "a");\n'}),
     ("functions", {"src/ir/a.c": LONG_FUNCTION.replace("    f();\n" * 30, "")}),
     ("headers", {"src/ir/a.h": GUARD.format("struct a;")}),
 ]

@@ -130,6 +130,11 @@ struct sluice_engine_options {
     /* Told how far reading weights at open has come; NULL: not wanted. */
     void (*load_progress)(void *user, uint64_t done, uint64_t total);
     void *load_user;
+    /*
+     * Default true: in a packed store, dense tensors are compared with their checksums at open and
+     * each expert when it is read for the first time. Experts that are mapped are not.
+     */
+    bool verify;
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
@@ -176,9 +181,10 @@ struct sluice_engine_info {
     uint64_t overhead_bytes;      /* program, tokenizer, I/O, tables */
     uint64_t smallest_plan_bytes; /* the least ram_bytes that works */
     uint32_t n_slots;
-    const char *io_engine; /* "io_uring", "pread" or "mmap" */
-    const char *io_note;   /* what was refused and why, or "" */
-    bool io_direct;        /* reads bypass the page cache */
+    const char *io_engine;      /* "io_uring", "pread" or "mmap" */
+    const char *io_note;        /* what was refused and why, or "" */
+    bool io_direct;             /* reads bypass the page cache */
+    uint64_t padding_bytes;     /* of a packed store, between experts */
     uint32_t n_expert_layers;   /* layers with routed experts */
     uint64_t token_dense_bytes; /* of dense_bytes, what one token reads: of the embedding one row */
 };
@@ -196,7 +202,7 @@ struct sluice_tensor_info {
     uint64_t bytes;
     const char *file;
     uint64_t offset;  /* of the first byte in the file */
-    const char *kind; /* "dense", "expert" or "skipped" */
+    const char *kind; /* "dense", "expert", "skipped" or "padding" */
 };
 
 SLUICE_API size_t sluice_engine_tensor_count(const sluice_engine *engine);
@@ -391,9 +397,10 @@ sluice_trace_writer_open(sluice_trace_writer **writer, const sluice_engine *engi
  * The next layer of a batch, as sluice_engine_options.routed is told it: ids [n_tokens][k].
  * prefill: the batch is part of a prompt. Errors: ARGUMENT, and those of write, which repeat.
  */
-SLUICE_NODISCARD SLUICE_API enum sluice_status
-sluice_trace_append(sluice_trace_writer *writer, uint32_t n_tokens, bool prefill, uint32_t k,
-                    const int32_t *ids, struct sluice_error *err);
+SLUICE_NODISCARD SLUICE_API enum sluice_status sluice_trace_append(sluice_trace_writer *writer,
+                                                                   uint32_t n_tokens, bool prefill,
+                                                                   uint32_t k, const int32_t *ids,
+                                                                   struct sluice_error *err);
 /* Writes what is buffered. Errors: ARGUMENT (layers of the last batch are missing), and write's. */
 SLUICE_NODISCARD SLUICE_API enum sluice_status sluice_trace_flush(sluice_trace_writer *writer,
                                                                   struct sluice_error *err);
@@ -487,6 +494,44 @@ struct sluice_stats {
 };
 
 SLUICE_API void sluice_engine_get_stats(const sluice_engine *engine, struct sluice_stats *stats);
+
+/*
+ * Packing: a copy of a model laid out for streaming. It is an ordinary model folder, in which each
+ * routed expert lies in one piece at a multiple of 4096 bytes, with a manifest "sluice.pack.json"
+ * of checksums. docs/formats.md has the details.
+ */
+
+struct sluice_pack_options {
+    uint32_t size; /* sizeof of this struct, set by _default */
+    bool verify;   /* at the end, read all of the pack and compare it with the checksums */
+    /* Most bytes of weights in a file unless one tensor has more; 0: as begun, else about 4 GiB. */
+    uint64_t shard_bytes;
+    /*
+     * Told how many bytes of a phase are done; doing is what the phase does: "checking" (shards of
+     * an earlier call), "packing" or "verifying". NULL: not wanted.
+     */
+    void (*progress)(void *user, const char *doing, uint64_t done, uint64_t total);
+    /* Asked often; true ends the call with SLUICE_E_CANCELLED. NULL: never. */
+    bool (*cancelled)(void *user);
+    void *user;
+    sluice_log_fn *log; /* NULL: silent */
+    void *log_user;
+};
+
+SLUICE_API void sluice_pack_options_default(struct sluice_pack_options *options);
+
+/*
+ * Packs the model folder into another one, which is made. Whatever ends a call early (an error, a
+ * full disk, SIGKILL), the same call goes on: shards that are complete are kept when their
+ * checksums hold. The folder is a model only when everything is there. options may be NULL. Errors:
+ * those of opening a model; ARGUMENT (the folder holds something else), MISMATCH (it holds a pack
+ * of another model, or the model has changed since), STATE (another process is packing into it),
+ * UNSUPPORTED (the model has no routed experts), IO (also: too little room, and how much is
+ * needed), CANCELLED, FORMAT (verify found damage: file, tensor, layer and expert).
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_pack(const char *model, const char *folder, const struct sluice_pack_options *options,
+            struct sluice_error *err);
 
 #ifdef __cplusplus
 }

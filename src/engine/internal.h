@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "state/sequence.h"
 #include "store/expert_store.h"
+#include "store/pack_check.h"
 #include "store/resident.h"
 
 struct call_memory;
@@ -34,7 +35,9 @@ struct sluice_engine {
     struct memory_plan plan;
     struct resident resident;
     struct expert_store *store; /* NULL: experts are mapped */
-    uint32_t max_outputs;       /* rows of the tail in one run */
+    struct pack_check pack;     /* of a packed store, unless checking is off */
+    bool packed;
+    uint32_t max_outputs; /* rows of the tail in one run */
     struct sluice_tokenizer *tokenizer;
     struct sluice_error tokenizer_error;
     pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
@@ -53,6 +56,15 @@ struct sluice_session {
 /* memory.c: plans the budget, then reads dense weights and opens the store. */
 enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err);
 uint64_t memory_plan_total(const struct memory_plan *plan);
+
+/* verify_pack.c: the checksums of a packed store; without one nothing is checked. */
+enum sluice_status verify_open(struct sluice_engine *e, struct sluice_error *err);
+/* Dense tensors: loaded matrices, with the mapped ones they come from; the others as mapped. */
+enum sluice_status verify_dense(const struct sluice_engine *e, const struct wmat *mapped,
+                                struct wmat *const *loaded, uint32_t n, struct sluice_error *err);
+/* store_check_fn of the engine. */
+enum sluice_status verify_expert(const void *user, const struct expert_bank *bank, uint32_t expert,
+                                 const struct expert_view *view, struct sluice_error *err);
 
 /* eval.c */
 void call_memory_free(struct call_memory **memory);

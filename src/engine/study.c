@@ -250,7 +250,7 @@ static enum sluice_status take_capacities(struct study *s, struct sluice_error *
                        UINT16_MAX);
     s->n = o->n_capacities ? (uint32_t)o->n_capacities : TENTHS;
     for (uint32_t i = 0; i < TENTHS; i++)
-        s->tenths[i] = (uint32_t)max_u64(1, all * (i + 1) / TENTHS);
+        s->tenths[i] = (uint32_t)((all * (i + 1) + TENTHS - 1) / TENTHS);
     for (uint32_t i = 1; i < s->n; i++)
         if (s->capacities[i] < s->capacities[i - 1])
             return err_set(err, SLUICE_E_ARGUMENT, "capacities must ascend: %u comes behind %u",

@@ -202,6 +202,13 @@ static bool is_skippable(const struct binder *b, const char *name)
     return b->tied && strstr(name, "lm_head.") != NULL;
 }
 
+/* What fills the last page of an expert in a packed store: zeros that are no weights. */
+static bool is_padding(const char *name)
+{
+    static const char prefix[] = "__pad__.";
+    return strncmp(name, prefix, sizeof prefix - 1) == 0;
+}
+
 static enum sluice_status account(struct binder *b, const struct log *log)
 {
     struct model *m = b->model;
@@ -209,6 +216,11 @@ static enum sluice_status account(struct binder *b, const struct log *log)
     for (size_t i = 0; i < b->cp->n_tensors; i++) {
         const struct tensor *t = &b->cp->tensors[i];
         if (m->tensor_kind[i] != TENSOR_UNCLAIMED) continue;
+        if (is_padding(t->name)) {
+            m->tensor_kind[i] = TENSOR_PADDING;
+            m->padding_bytes += t->bytes;
+            continue;
+        }
         if (!is_skippable(b, t->name))
             return err_set(b->err, SLUICE_E_UNSUPPORTED,
                            "%s: tensor '%s' belongs to no part of %s that is known",

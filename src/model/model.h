@@ -13,7 +13,7 @@
 #include "store/bank.h"
 #include "store/checkpoint.h"
 
-enum tensor_kind { TENSOR_UNCLAIMED, TENSOR_DENSE, TENSOR_EXPERT, TENSOR_SKIPPED };
+enum tensor_kind { TENSOR_UNCLAIMED, TENSOR_DENSE, TENSOR_EXPERT, TENSOR_SKIPPED, TENSOR_PADDING };
 
 struct model_options {
     bool keep_hidden; /* the graph keeps every layer's output */
@@ -49,7 +49,8 @@ struct model {
     enum tensor_kind *tensor_kind; /* per tensor of the checkpoint */
 
     uint64_t n_parameters;
-    uint64_t dense_bytes, expert_bytes, bytes_per_expert, skipped_bytes, converted_bytes;
+    uint64_t dense_bytes, expert_bytes, bytes_per_expert, skipped_bytes, padding_bytes,
+        converted_bytes;
 };
 
 /*

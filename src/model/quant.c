@@ -1,5 +1,7 @@
 #include "model/quant.h"
 
+#include <stdio.h>
+
 static enum sluice_status check_mode(const struct json_node *node, struct sluice_error *err)
 {
     const char *mode;
@@ -55,12 +57,38 @@ enum sluice_status quant_read(struct quant *q, const struct json_node *config,
 }
 
 /* Converters write names with and without the wrapper's prefix. */
-static const json_t *find_entry(const struct quant *q, const char *base)
+static const json_t *find_name(const struct quant *q, const char *base)
 {
     static const char wrapper[] = "language_model.";
     const json_t *entry = json_object_get(q->section, base);
     if (!entry && strncmp(base, wrapper, sizeof wrapper - 1) == 0)
         entry = json_object_get(q->section, base + sizeof wrapper - 1);
+    return entry;
+}
+
+/* The part of the expert's matrix in the names of matrices that hold all experts. */
+static const char *const stacked[][2] = {
+    {".gate_proj", ".switch_mlp.gate_proj"}, {".up_proj", ".switch_mlp.up_proj"},
+    {".down_proj", ".switch_mlp.down_proj"}, {".gate_proj", ".experts.gate_up_proj"},
+    {".up_proj", ".experts.gate_up_proj"},   {".down_proj", ".experts.down_proj"},
+};
+
+/*
+ * An expert that is packed by itself ("layers.3.mlp.experts.7.gate_proj") may come from a matrix of
+ * all experts, which the section then names ("layers.3.mlp.switch_mlp.gate_proj").
+ */
+static const json_t *find_entry(const struct quant *q, const char *base)
+{
+    static const char experts[] = ".experts.";
+    const json_t *entry = find_name(q, base);
+    const char *at = strstr(base, experts);
+    const char *rest = at ? strchr(at + sizeof experts - 1, '.') : NULL;
+    char name[512];
+    for (size_t i = 0; i < sizeof stacked / sizeof stacked[0] && !entry && rest; i++) {
+        if (strcmp(rest, stacked[i][0]) != 0) continue;
+        int n = snprintf(name, sizeof name, "%.*s%s", (int)(at - base), base, stacked[i][1]);
+        if (n > 0 && (size_t)n < sizeof name) entry = find_name(q, name);
+    }
     return entry;
 }
 

@@ -22,9 +22,9 @@ struct quant_params {
     uint32_t bits, group;
 };
 /*
- * What the section says of the tensor called base (without ".weight"): its own entry, else the
- * default. Errors: FORMAT, UNSUPPORTED (mode), MISMATCH (no section, or the entry says the tensor
- * is not quantised).
+ * What the section says of the tensor called base (without ".weight"): its own entry, else that
+ * of the matrix of all experts it may come from, else the default. Errors: FORMAT, UNSUPPORTED
+ * (mode), MISMATCH (no section, or the entry says the tensor is not quantised).
  */
 enum sluice_status quant_lookup(const struct quant *q, const char *base, struct quant_params *out,
                                 struct sluice_error *err);

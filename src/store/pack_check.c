@@ -23,9 +23,11 @@ enum sluice_status pack_check_open(struct pack_check *check, const struct checkp
                                    bool *present, struct sluice_error *err)
 {
     *check = (struct pack_check){.cp = cp};
-    enum sluice_status status = manifest_read(&check->manifest, cp->path, err);
+    struct sluice_error why = {0};
+    enum sluice_status status = manifest_read(&check->manifest, cp->path, &why);
     *present = status == SLUICE_OK;
     if (status == SLUICE_E_NOT_FOUND) return SLUICE_OK;
+    if (status != SLUICE_OK && err) *err = why;
     for (size_t f = 0; f < cp->n_files && status == SLUICE_OK; f++)
         status = check_size(&check->manifest, &cp->files[f], err);
     if (status != SLUICE_OK) pack_check_release(check);
@@ -76,16 +78,16 @@ static enum sluice_status damaged_expert(const struct pack_check *check,
     uint32_t bad = 0;
     extents_parts(mapped, in_file);
     for (uint32_t p = EXPERT_PARTS; p-- > 0;)
-        if (parts[p].bytes && (uint32_t)checksum_of(parts[p].data, (size_t)parts[p].bytes).low !=
-                                  listed->part[p])
+        if (parts[p].bytes &&
+            (uint32_t)checksum_of(parts[p].data, (size_t)parts[p].bytes).low != listed->part[p])
             bad = p;
     const struct tensor *t = checkpoint_tensor_at(check->cp, in_file[bad].data);
     return err_set(err, SLUICE_E_FORMAT,
                    "layer %u, expert %u: tensor '%s' of file '%s' (%" PRIu64 " bytes at offset "
                    "%" PRIu64 ") is damaged: its checksum is not the one in " PACK_MANIFEST_NAME
                    "; copy the file or pack the model again",
-                   listed->layer, listed->expert, t ? t->name : "", t ? check->cp->files[t->file].path : "",
-                   in_file[bad].bytes, t ? t->offset : 0);
+                   listed->layer, listed->expert, t ? t->name : "",
+                   t ? check->cp->files[t->file].path : "", in_file[bad].bytes, t ? t->offset : 0);
 }
 
 enum sluice_status pack_check_expert(const struct pack_check *check, const struct expert_bank *bank,

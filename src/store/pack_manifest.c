@@ -155,8 +155,7 @@ static enum sluice_status read_sources(const struct parser *p, const json_t *lis
 
 static int compare_experts(const void *a, const void *b)
 {
-    const struct pack_expert *x = *(const struct pack_expert *const *)a;
-    const struct pack_expert *y = *(const struct pack_expert *const *)b;
+    const struct pack_expert *x = a, *y = b;
     if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
     return x->expert == y->expert ? 0 : x->expert < y->expert ? -1 : 1;
 }
@@ -170,7 +169,7 @@ static enum sluice_status index_experts(const struct parser *p)
     if (!m->experts) return nomem(p);
     for (size_t s = 0; s < m->n_shards; s++)
         for (size_t i = 0; i < m->shards[s].n_experts; i++)
-            m->experts[m->n_experts++] = &m->shards[s].experts[i];
+            m->experts[m->n_experts++] = m->shards[s].experts[i];
     qsort(m->experts, n, sizeof *m->experts, compare_experts);
     for (size_t i = 1; i < n; i++)
         if (compare_experts(&m->experts[i - 1], &m->experts[i]) == 0)
@@ -189,7 +188,7 @@ static enum sluice_status index_tensors(const struct parser *p)
     for (size_t s = 0; s < m->n_shards; s++)
         for (size_t i = 0; i < m->shards[s].n_tensors; i++) {
             const struct pack_tensor *t = &m->shards[s].tensors[i];
-            m->tensors[at] = t;
+            m->tensors[at] = *t;
             enum map_put put = map_put(&m->by_name, span_str(t->name), at++);
             if (put == MAP_NOMEM) return nomem(p);
             if (put == MAP_EXISTS) return malformed(p, "a tensor is listed twice");
@@ -210,6 +209,7 @@ static enum sluice_status read_all(const struct parser *p, const json_t *root)
                        (unsigned long long)version, VERSION);
     if (fingerprint.len != CHECKSUM_DIGITS || !checksum_parse(fingerprint, &p->m->fingerprint))
         return malformed(p, "the fingerprint is malformed");
+    TRY(get_count(p, root, "shard_bytes", INT64_MAX, &p->m->shard_bytes));
     TRY(read_sources(p, json_object_get(root, "sources")));
     TRY(read_shards(p, json_object_get(root, "shards")));
     TRY(index_experts(p));
@@ -312,9 +312,9 @@ static json_t *shards_json(const struct pack_manifest *m)
     bool good = shards != NULL;
     for (size_t i = 0; i < m->n_shards && good; i++) {
         const struct pack_shard *s = &m->shards[i];
-        json_t *shard = json_pack("{s:s, s:I, s:o, s:o}", "name", s->name, "bytes",
-                                  (json_int_t)s->bytes, "experts", experts_json(s), "tensors",
-                                  tensors_json(s));
+        json_t *shard =
+            json_pack("{s:s, s:I, s:o, s:o}", "name", s->name, "bytes", (json_int_t)s->bytes,
+                      "experts", experts_json(s), "tensors", tensors_json(s));
         good = json_array_append_new(shards, shard) == 0;
     }
     return whole(shards, good);
@@ -337,9 +337,10 @@ static json_t *manifest_json(const struct pack_manifest *m)
 {
     char fingerprint[CHECKSUM_DIGITS + 1];
     checksum_format(m->fingerprint, fingerprint);
-    return json_pack("{s:s, s:i, s:s, s:s, s:o, s:o}", "format", kind, "version", VERSION, "tool",
-                     "sluice " SLUICE_VERSION_STRING, "fingerprint", fingerprint, "sources",
-                     sources_json(m), "shards", shards_json(m));
+    return json_pack("{s:s, s:i, s:s, s:s, s:I, s:o, s:o}", "format", kind, "version", VERSION,
+                     "tool", "sluice " SLUICE_VERSION_STRING, "fingerprint", fingerprint,
+                     "shard_bytes", (json_int_t)m->shard_bytes, "sources", sources_json(m),
+                     "shards", shards_json(m));
 }
 
 struct sink {
@@ -383,17 +384,15 @@ enum sluice_status manifest_write(const struct pack_manifest *m, const char *fol
 const struct pack_expert *manifest_expert(const struct pack_manifest *m, uint32_t layer,
                                           uint32_t expert)
 {
-    const struct pack_expert wanted = {.layer = layer, .expert = expert}, *key = &wanted;
-    const struct pack_expert *const *found =
-        m->n_experts ? bsearch(&key, m->experts, m->n_experts, sizeof *m->experts, compare_experts)
-                     : NULL;
-    return found ? *found : NULL;
+    const struct pack_expert key = {.layer = layer, .expert = expert};
+    if (m->n_experts == 0) return NULL;
+    return bsearch(&key, m->experts, m->n_experts, sizeof *m->experts, compare_experts);
 }
 
 const struct pack_tensor *manifest_tensor(const struct pack_manifest *m, const char *name)
 {
     const uint32_t *at = map_find(&m->by_name, span_str(name));
-    return at ? m->tensors[*at] : NULL;
+    return at ? &m->tensors[*at] : NULL;
 }
 
 const struct pack_shard *manifest_shard(const struct pack_manifest *m, const char *name)

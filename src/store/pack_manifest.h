@@ -44,14 +44,15 @@ struct pack_source {
 struct pack_manifest {
     struct arena arena; /* holds everything below */
     struct checksum fingerprint;
+    uint64_t shard_bytes; /* most bytes of weights in a shard */
     struct pack_source *sources;
     size_t n_sources;
     struct pack_shard *shards;
     size_t n_shards;
-    /* for the functions that find; made by manifest_read */
-    const struct pack_expert **experts;
+    /* copies from all shards, for the functions that find; made by manifest_read */
+    struct pack_expert *experts; /* sorted */
     size_t n_experts;
-    const struct pack_tensor **tensors;
+    struct pack_tensor *tensors;
     struct map by_name;
 };
 

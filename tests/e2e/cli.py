@@ -56,10 +56,8 @@ USAGE_ERRORS = [
     (("perplexity", "--ids", "x", "--window", "1"), "[2, "),
     # Options that other versions have are not silently taken.
     *((("run", "--prompt", "x", option, "1"), f"no option '{option}'")
-      for option in ("--ram", "--slots", "--io", "--policy", "--prefetch", "--queue-depth",
-                     "--heat")),
-    (("run", "--prompt", "x", "--preload"), "no option '--preload'"),
-    (("inspect", "--verify"), "no option '--verify'"),
+      for option in ("--prefetch", "--heat")),
+    (("inspect", "--verify"), "option '--verify' does not apply to 'inspect'"),
 ]
 
 

@@ -120,7 +120,8 @@ static void test_options_are_checked(void)
     refused("did you mean '--prompt'?", "run --promt x");
     refused("did you mean '-n'?", "run --n 5");
     refused("lists them", "run --transmogrify");
-    refused("no option '--ram'", "run --ram 1G");
+    refused("as in 800M or 12G", "run --ram 1X");
+    refused("does not apply to 'run', only to 'bench'", "run --stream");
     refused("'run' has no option '-x'", "run -x");
     refused("does not apply to 'run', only to 'perplexity'", "run --window=5");
     refused("'perplexity', 'tokenize'", "inspect --text x");
@@ -162,6 +163,42 @@ static void test_combinations_are_checked(void)
     refused("needs '--out'", "logits --ids=a");
     refused("'--ids' and '--text'", "perplexity");
     refused("only one of", "perplexity --ids=a --text=b");
+    refused("needs '--out'", "trace --prompt=a");
+    refused("needs one of '--prompt'", "trace --out=a");
+    refused("needs the trace", "cache-sim");
+    refused("'--route' of 'bench' needs '--stream'", "bench --route uniform");
+    refused("several budgets", "bench --ram 1G --slots 5");
+    refused("whole number in [1, 4294967294]", "cache-sim t --capacity x");
+}
+
+static void test_pack_takes_model_and_folder(void)
+{
+    struct args args;
+    struct buffer message = {0};
+    REQUIRE(parse(&args, &message, "pack from --verify to --shard-size 2G"), "%s", message.data);
+    CHECK(strcmp(args.model, "from") == 0 && strcmp(args.folder, "to") == 0 && args.verify);
+    CHECK(numbers_last(&args.shard_size) == 2ull << 30);
+    args_release(&args);
+    buffer_release(&message);
+    refused("needs the model and the folder", "pack");
+    refused("needs the model and the folder", "pack from");
+    refused("empty", "pack from ");
+    refused("'c'", "pack a b c");
+    refused("only to 'pack'", "run --verify");
+    refused("does not apply to 'pack'", "pack a b --no-verify");
+}
+
+static void test_numbers_may_be_repeated(void)
+{
+    struct args args;
+    struct buffer message = {0};
+    REQUIRE(parse(&args, &message, "bench --stream --slots 5 --ram 1.5K --slots=7"), "%s",
+            message.data);
+    CHECK(args.slots.n == 2 && args.slots.items[0] == 5 && args.slots.items[1] == 7);
+    CHECK(args.ram.n == 1 && args.ram.items[0] == 1536);
+    CHECK(numbers_last(&args.slots) == 7 && numbers_last(&args.capacity) == 0);
+    args_release(&args);
+    buffer_release(&message);
 }
 
 static void test_help_needs_nothing_else(void)
@@ -217,6 +254,8 @@ static void test_nearest_word(void)
     C(options_are_checked)                                                                         \
     C(values_are_checked)                                                                          \
     C(combinations_are_checked)                                                                    \
+    C(pack_takes_model_and_folder)                                                                 \
+    C(numbers_may_be_repeated)                                                                     \
     C(help_needs_nothing_else)                                                                     \
     C(help_lists_what_applies)                                                                     \
     C(nearest_word)

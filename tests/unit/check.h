@@ -32,7 +32,7 @@ static const char *check_skipped;
         if (!require_) return;                                                                     \
     } while (0)
 
-/* A call that must succeed; prints its message when it does not. Needs `struct sluice_error err`. */
+/* A call that must succeed; prints its message if not. Needs `struct sluice_error err`. */
 #define CHECK_OK(expr)                                                                             \
     do {                                                                                           \
         enum sluice_status ok_ = (expr);                                                           \

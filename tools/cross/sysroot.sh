@@ -6,7 +6,7 @@
 set -eu
 
 folder=$1
-packages='libjansson4 libjansson-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev liburing2 liburing-dev'
+packages='libjansson4 libjansson-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev liburing2 liburing-dev libxxhash0 libxxhash-dev'
 stamp=$folder/packages.txt
 [ "$(cat "$stamp" 2>/dev/null)" = "$packages" ] && exit 0
 

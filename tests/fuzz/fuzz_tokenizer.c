@@ -1,0 +1,86 @@
+/*
+ * tokenizer.json up to the first NUL byte, a text behind it (without one, the file itself): if it
+ * opens, the text is encoded and decoded in every way.
+ */
+#include "fuzz.h"
+#include "token/tokenizer.h"
+#include "token/utf8.h"
+
+/* A failure has a code and a sentence. */
+static void promise_error(enum sluice_status status, const struct sluice_error *err)
+{
+    if (status == SLUICE_OK) return;
+    FUZZ_CHECK(err->code == status && err->message[0] != '\0');
+    FUZZ_CHECK(memchr(err->message, '\0', sizeof err->message) != NULL);
+}
+
+/* Token by token gives what all at once gives. */
+static void stream(const struct sluice_tokenizer *t, const int32_t *ids, size_t n, struct span want)
+{
+    struct sluice_error err = {0};
+    struct sluice_text_stream s = {{0}, 0};
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *bytes;
+        size_t len, cap;
+        bool special;
+        FUZZ_CHECK(sluice_token_bytes(t, ids[i], &bytes, &cap, &special) == SLUICE_OK);
+        cap = 3 * cap + 3;
+        char *out = malloc(cap);
+        if (!out) return;
+        FUZZ_CHECK(sluice_text_stream_push(&s, t, ids[i], out, cap, &len, &err) == SLUICE_OK);
+        FUZZ_CHECK(len <= want.len - at && memcmp(out, want.data + at, len) == 0);
+        at += len;
+        free(out);
+    }
+    char rest[4];
+    at += sluice_text_stream_finish(&s, rest);
+    FUZZ_CHECK(at == want.len);
+}
+
+static void decode(const struct sluice_tokenizer *t, const int32_t *ids, size_t n)
+{
+    struct sluice_error err = {0};
+    for (unsigned flags = 0; flags < 2; flags++) {
+        size_t len, again;
+        FUZZ_CHECK(sluice_detokenize(t, ids, n, flags, NULL, 0, &len, &err) == SLUICE_OK);
+        char *text = malloc(len + 1);
+        if (!text) return;
+        FUZZ_CHECK(sluice_detokenize(t, ids, n, flags, text, len, &again, &err) == SLUICE_OK);
+        FUZZ_CHECK(again == len && utf8_valid(span_of(text, len)));
+        if (flags) stream(t, ids, n, span_of(text, len));
+        free(text);
+    }
+}
+
+static void encode(const struct sluice_tokenizer *t, struct span text, unsigned flags)
+{
+    struct sluice_error err = {0};
+    size_t n, again;
+    const char *chars = (const char *)text.data;
+    enum sluice_status status = sluice_tokenize(t, chars, text.len, flags, NULL, 0, &n, &err);
+    promise_error(status, &err);
+    if (status != SLUICE_OK) return;
+    int32_t *ids = malloc((n + 1) * sizeof *ids);
+    if (!ids) return;
+    FUZZ_CHECK(sluice_tokenize(t, chars, text.len, flags, ids, n, &again, &err) == SLUICE_OK);
+    FUZZ_CHECK(again == n);
+    decode(t, ids, n);
+    free(ids);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const uint8_t *nul = size ? memchr(data, 0, size) : NULL;
+    struct span json = span_of(data, nul ? (size_t)(nul - data) : size);
+    struct span text = nul ? span_of(nul + 1, size - json.len - 1) : json;
+    struct sluice_tokenizer *t;
+    struct sluice_error err = {0};
+    enum sluice_status status = tokenizer_parse(json, "f", span_of(NULL, 0), "", &t, &err);
+    promise_error(status, &err);
+    FUZZ_CHECK((t != NULL) == (status == SLUICE_OK));
+    if (!t) return 0;
+    for (unsigned flags = 0; flags < 4; flags++) encode(t, text, flags);
+    tokenizer_close(t);
+    return 0;
+}

@@ -1,0 +1,219 @@
+/* What bench is made of: the golden gate, forced routing, medians, and the limits of the machine.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "bench_decoder.h"
+#include "bench_dram.h"
+#include "bench_drive.h"
+#include "bench_stats.h"
+#include "check.h"
+
+#define MODEL "models/storyteller"
+
+enum { N_TOKENS = 12 };
+
+static void test_medians(void)
+{
+    double odd[] = {5, 1, 3}, even[] = {4, 1, 3, 2}, one[] = {7};
+    struct spread s = spread_of(odd, 3);
+    CHECK(s.median == 3 && s.low == 1 && s.high == 5);
+    CHECK(spread_of(even, 4).median == 2.5);
+    CHECK(spread_of(one, 1).median == 7);
+    CHECK(spread_of(one, 0).median == 0);
+}
+
+/* Decodes the first tokens of the storyteller with so many slots. */
+static enum sluice_status decode(uint32_t n_slots, const struct forced_route *route,
+                                 struct golden *golden, struct window *window,
+                                 struct sluice_error *err)
+{
+    static const struct args args;
+    struct app app = {.args = &args};
+    struct sluice_engine_options options;
+    sluice_engine_options_default(&options);
+    options.n_threads = 1;
+    options.n_slots = n_slots;
+    struct decode_plan plan = {
+        .path = MODEL, .name = "the run", .route = route, .golden = golden, .n_tokens = N_TOKENS};
+    struct decoder d = {0};
+    enum sluice_status status = decoder_open(&d, &app, &plan, &options, err);
+    if (status == SLUICE_OK) status = decoder_run(&d, N_TOKENS, window, err);
+    decoder_close(&d);
+    return status;
+}
+
+static void test_equal_runs_pass_the_gate(void)
+{
+    struct golden golden = {0};
+    struct sluice_error err;
+    struct window window = {0};
+    REQUIRE(decode(256, NULL, &golden, &window, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(golden.n == N_TOKENS && golden.n_agreed == 0);
+    CHECK(window.n == N_TOKENS && window.ms > 0 && window.median_ms > 0);
+    CHECK(window.hits + window.misses == 32, "%g + %g", window.hits, window.misses);
+    REQUIRE(decode(9, NULL, &golden, &window, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(golden.n == N_TOKENS && golden.n_agreed == N_TOKENS);
+    golden_release(&golden);
+}
+
+static void test_differences_do_not_pass_the_gate(void)
+{
+    struct golden golden = {0};
+    struct sluice_error err;
+    REQUIRE(decode(256, NULL, &golden, NULL, &err) == SLUICE_OK, "%s", err.message);
+    golden.sums[7] ^= 1;
+    CHECK(decode(64, NULL, &golden, NULL, &err) == SLUICE_E_MISMATCH);
+    CHECK(strstr(err.message, "token 7 of the run has other logits"), "%s", err.message);
+    golden.sums[7] ^= 1;
+    golden.ids[3] ^= 1;
+    CHECK(decode(64, NULL, &golden, NULL, &err) == SLUICE_E_MISMATCH);
+    CHECK(strstr(err.message, "token 3 of the run is"), "%s", err.message);
+    CHECK(golden.n_agreed == 7, "%zu", golden.n_agreed);
+    golden_release(&golden);
+}
+
+static struct sluice_engine_info shape(uint32_t n_layers, uint32_t n_experts, uint32_t k)
+{
+    return (struct sluice_engine_info){.size = sizeof(struct sluice_engine_info),
+                                       .n_layers = n_layers,
+                                       .n_expert_layers = n_layers,
+                                       .n_experts = n_experts,
+                                       .n_experts_used = k};
+}
+
+static const int32_t *picks_of(const struct forced_route *route, uint32_t token, uint32_t layer)
+{
+    return route->picks + ((size_t)token * route->n_layers + layer) * route->k;
+}
+
+static bool has(const int32_t *picks, uint32_t k, int32_t expert)
+{
+    for (uint32_t i = 0; i < k; i++)
+        if (picks[i] == expert) return true;
+    return false;
+}
+
+/* The share of picks that the layer's last token had made as well. */
+static double reused(const struct forced_route *route)
+{
+    uint32_t n = 0;
+    for (uint32_t t = 1; t < route->n_tokens; t++)
+        for (uint32_t l = 0; l < route->n_layers; l++)
+            for (uint32_t i = 0; i < route->k; i++)
+                n += has(picks_of(route, t - 1, l), route->k, picks_of(route, t, l)[i]);
+    return (double)n / ((route->n_tokens - 1.0) * route->n_layers * route->k);
+}
+
+static void test_made_up_routes(void)
+{
+    struct sluice_engine_info info = shape(3, 64, 4);
+    struct sluice_error err;
+    struct forced_route route;
+    REQUIRE(forced_route_open(&route, "uniform", &info, 400, 1, &err) == SLUICE_OK, "%s",
+            err.message);
+    CHECK(fabs(reused(&route) - 4.0 / 64) < 0.02, "%g", reused(&route));
+    for (uint32_t i = 1; i < 4; i++)
+        CHECK(picks_of(&route, 9, 1)[i] > picks_of(&route, 9, 1)[i - 1]);
+    forced_route_close(&route);
+    REQUIRE(forced_route_open(&route, "reuse:0.75", &info, 400, 1, &err) == SLUICE_OK, "%s",
+            err.message);
+    CHECK(fabs(reused(&route) - 0.75) < 0.03, "%g", reused(&route));
+    forced_route_close(&route);
+    REQUIRE(forced_route_open(&route, "zipf:1.5", &info, 400, 1, &err) == SLUICE_OK, "%s",
+            err.message);
+    CHECK(reused(&route) > 0.3, "%g", reused(&route));
+    forced_route_close(&route);
+    REQUIRE(forced_route_open(&route, NULL, &info, 400, 1, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(!route.picks);
+    forced_route_close(&route);
+}
+
+static void test_bad_routes(void)
+{
+    struct sluice_engine_info info = shape(3, 64, 4);
+    static const char *const bad[] = {"unifrom", "zipf",      "zipf:",     "zipf:x",
+                                      "zipf:-1", "reuse:1.5", "reuse:nan", MODEL "/config.json"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct forced_route route;
+        struct sluice_error err = {0};
+        CHECK(forced_route_open(&route, bad[i], &info, 10, 1, &err) != SLUICE_OK, "%s", bad[i]);
+        CHECK(!route.picks && err.message[0]);
+    }
+    info.n_expert_layers = 2;
+    struct forced_route route;
+    struct sluice_error err;
+    CHECK(forced_route_open(&route, "uniform", &info, 10, 1, &err) == SLUICE_E_UNSUPPORTED);
+}
+
+static void test_forced_experts_are_used(void)
+{
+    struct sluice_engine_info info = shape(8, 32, 4);
+    struct sluice_error err;
+    struct forced_route route;
+    REQUIRE(forced_route_open(&route, "reuse:1", &info, N_TOKENS, 1, &err) == SLUICE_OK, "%s",
+            err.message);
+    struct window window;
+    struct golden golden = {0};
+    REQUIRE(decode(256, &route, &golden, &window, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(window.misses * N_TOKENS == 32, "every token uses what the first did: %g", window.misses);
+    golden_release(&golden);
+    forced_route_close(&route);
+}
+
+static void test_dram(void)
+{
+    struct sluice_error err;
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        struct dram_probe probe;
+        double rate = 0;
+        REQUIRE(dram_open(&probe, threads, &err) == SLUICE_OK, "%s", err.message);
+        CHECK(dram_measure(&probe, &rate, &err) == SLUICE_OK, "%s", err.message);
+        CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
+        dram_close(&probe);
+    }
+}
+
+static void test_drive(void)
+{
+    struct sluice_error err;
+    sluice_engine *engine;
+    struct sluice_engine_options options;
+    sluice_engine_options_default(&options);
+    options.io = SLUICE_IO_MMAP;
+    REQUIRE(sluice_engine_open(&engine, MODEL, &options, &err) == SLUICE_OK, "%s", err.message);
+    for (int uring = 1; uring >= 0; uring--) {
+        struct drive_probe probe;
+        REQUIRE(drive_open(&probe, engine, &err) == SLUICE_OK, "%s", err.message);
+        CHECK(probe.n_files && probe.piece % 4096 == 0 && probe.most_depth == 64);
+        probe.uring = probe.uring && uring;
+        for (size_t i = 0; i < DRIVE_DEPTHS; i++) {
+            double rate = 0;
+            CHECK(drive_measure(&probe, drive_depths[i], 0.02, &rate, &err) == SLUICE_OK, "%s",
+                  err.message);
+            CHECK(rate > 1e3, "%g", rate);
+        }
+        /* What cannot be read is an error that names the file. */
+        close(probe.files[0].fd);
+        probe.files[0].fd = -1;
+        double rate;
+        enum sluice_status status = SLUICE_OK;
+        for (int i = 0; i < 20 && status == SLUICE_OK; i++)
+            status = drive_measure(&probe, 4, 0.01, &rate, &err);
+        CHECK(status == SLUICE_E_IO && strstr(err.message, "safetensors: at "), "%s", err.message);
+        drive_close(&probe);
+    }
+    sluice_engine_close(&engine);
+}
+
+#define CASES(C)                                                                                   \
+    C(medians)                                                                                     \
+    C(equal_runs_pass_the_gate)                                                                    \
+    C(differences_do_not_pass_the_gate)                                                            \
+    C(made_up_routes)                                                                              \
+    C(bad_routes)                                                                                  \
+    C(forced_experts_are_used)                                                                     \
+    C(dram)                                                                                        \
+    C(drive)
+CHECK_MAIN(CASES)
