@@ -56,6 +56,11 @@ static uint64_t session_bytes(const struct sluice_engine *e)
     return pages * e->layout.page_bytes + layout_recurrent_bytes(&e->layout);
 }
 
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static uint64_t all_slot_bytes(const struct sluice_engine *e, uint64_t *largest)
 {
     uint64_t all = 0;
@@ -85,20 +90,23 @@ static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
     const struct sluice_engine_options *o = &e->options;
     struct memory_plan *p = &e->plan;
     uint64_t largest, all = all_slot_bytes(e, &largest), held = resident_now();
+    uint64_t least = store_least_bytes(e->model.banks, e->model.n_banks, ALIGN);
+    uint64_t available = memory_available("");
     p->overhead = held + o->n_threads * (uint64_t)THREAD_BYTES + IO_BYTES;
     p->scratch = cpu_scratch_bytes(e->backend);
     p->session = session_bytes(e);
     p->resident = resident;
     uint64_t fixed = memory_plan_total(p);
-    p->smallest = fixed + largest + SLACK_BYTES;
-    p->budget = o->ram_bytes ? o->ram_bytes : held + memory_available("") / 20 * 19;
+    p->smallest = fixed + least + SLACK_BYTES;
+    /* Where the system does not say what it has, everything is tried. */
+    p->budget = o->ram_bytes ? o->ram_bytes : available ? held + available / 20 * 19 : fixed + all;
     if (o->n_slots) {
         uint64_t wanted = largest * o->n_slots;
-        p->slots = wanted < all ? wanted : all;
+        p->slots = max_u64(wanted < all ? wanted : all, least);
         p->smallest = fixed + p->slots + SLACK_BYTES;
         return o->ram_bytes && fixed + p->slots > o->ram_bytes ? too_small(p, err) : SLUICE_OK;
     }
-    if (p->budget < fixed + largest) return too_small(p, err);
+    if (p->budget < fixed + least) return too_small(p, err);
     uint64_t left = p->budget - fixed;
     p->slots = left < all ? left : all;
     return SLUICE_OK;

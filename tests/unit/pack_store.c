@@ -113,9 +113,9 @@ static void check_layout(const char *folder)
     struct model_options options = {0};
     struct pack_check check;
     bool present;
-    CHECK_OK(checkpoint_open(&cp, folder, &err));
-    CHECK_OK(model_init(&model, &cp, &options, &err));
-    CHECK_OK(pack_check_open(&check, &cp, &present, &err));
+    REQUIRE(checkpoint_open(&cp, folder, &err) == SLUICE_OK, "%s", err.message);
+    REQUIRE(model_init(&model, &cp, &options, &err) == SLUICE_OK, "%s", err.message);
+    REQUIRE(pack_check_open(&check, &cp, &present, &err) == SLUICE_OK, "%s", err.message);
     CHECK(present && model.n_banks > 0);
     for (uint32_t b = 0; b < model.n_banks; b++)
         for (uint32_t e = 0; e < model.banks[b]->n_experts; e++)

@@ -231,7 +231,7 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     atomic_store(&be->stopped_at, UINT32_MAX);
     pool_run(be->pool, run_nodes, be);
     be->batch = NULL;
-    if (begin == 0) be->tokens += batch->n_tokens;
+    if (begin == 0 && be->status == SLUICE_OK) be->tokens += batch->n_tokens;
     if (be->status != SLUICE_OK && err) *err = be->error;
     return be->status;
 }
