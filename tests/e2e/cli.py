@@ -13,7 +13,8 @@ import harness
 
 MODEL = harness.STORYTELLER
 TINY = harness.REFERENCES / "qwen3_5_moe"  # has no tokenizer
-COMMANDS = ("run", "logits", "perplexity", "tokenize", "detokenize", "inspect")
+COMMANDS = ("run", "logits", "perplexity", "tokenize", "detokenize", "inspect", "synth", "pack",
+            "bench", "trace", "cache-sim")
 PROMPT = "Once upon a time there was"
 GREEDY = ("--temperature", 0)
 
