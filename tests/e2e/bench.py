@@ -62,6 +62,29 @@ def check_stream(tap, sluice):
         check_report(complaints, report, [ALL // 4, ALL // 2, 3 * ALL // 4])
         if report["forced"] or report["route"] is not None or not report["resident_ms"] > 0:
             complaints.append(f"route or resident: {report}")
+    with tap.case("bench --stream --ram, against mapped experts") as complaints:
+        report = streamed(sluice, "--ram", "40M", "--against", "mmap")
+        check_report(complaints, report, [report["results"][0]["slots"]])
+        result = report["results"][0]
+        if result["plan_bytes"] > 40 << 20 or result["ram"] != 40 << 20:
+            complaints.append(f"plan: {result['plan_bytes']}")
+        if not all(s["times_mmap"] > 0 for s in result["samples"]):
+            complaints.append(f"mmap: {result['samples']}")
+    with tap.case("bench --stream --gate: a smaller model stands for the large one") as complaints:
+        report = streamed(sluice, "--gate", MODEL, "--slots", 40, "--route", "uniform")
+        if report["resident_ms"] is not None or "smaller" not in report["gate"]["reference"]:
+            complaints.append(report["gate"])
+    with tap.case("bench --stream: a table for people") as complaints:
+        lines = sluice.good("bench", MODEL, "--stream", *SHORT, "--slots", 40).text.splitlines()
+        words = [line.split()[0] for line in lines if line.strip()]
+        if words[:6] != ["model", "routing", "DRAM", "load", "drive", "resident"]:
+            complaints.append(words)
+        rows = [line.split() for line in lines if "% " in line and line.strip().startswith("40 ")]
+        if [row[2] for row in rows] != ["cold", "warm"]:
+            complaints.append(rows)
+
+
+def check_routes(tap, sluice):
     for route in ("uniform", "zipf:1", "reuse:0.5"):
         with tap.case(f"bench --stream --route {route}") as complaints:
             report = streamed(sluice, "--route", route, "--slots", 40, "--slots", 200)
@@ -81,26 +104,6 @@ def check_stream(tap, sluice):
         result = streamed(sluice, "--route", "zipf:1", "--slots", 50, "--policy", "lru")["results"][0]
         if not result["lru_misses"] * 0.9 < result["misses"] < result["lru_misses"] * 1.02:
             complaints.append(result)
-    with tap.case("bench --stream --ram, against mapped experts") as complaints:
-        report = streamed(sluice, "--ram", "40M", "--against", "mmap")
-        check_report(complaints, report, [report["results"][0]["slots"]])
-        result = report["results"][0]
-        if result["plan_bytes"] > 40 << 20 or result["ram"] != 40 << 20:
-            complaints.append(f"plan: {result['plan_bytes']}")
-        if not all(s["times_mmap"] > 0 for s in result["samples"]):
-            complaints.append(f"mmap: {result['samples']}")
-    with tap.case("bench --stream --gate: a smaller model stands for the large one") as complaints:
-        report = streamed(sluice, "--gate", MODEL, "--slots", 40, "--route", "uniform")
-        if report["resident_ms"] is not None or "smaller" not in report["gate"]["reference"]:
-            complaints.append(report["gate"])
-    with tap.case("bench --stream: a table for people") as complaints:
-        lines = sluice.good("bench", MODEL, "--stream", *SHORT, "--slots", 40).text.splitlines()
-        words = [line.split()[0] for line in lines if line.strip()]
-        if words[:6] != ["model", "routing", "DRAM", "load", "drive", "resident"]:
-            complaints.append(words)
-        rows = [line.split() for line in lines if line.strip().startswith("40 ")]
-        if [row[2] for row in rows] != ["cold", "warm"]:
-            complaints.append(rows)
 
 
 def check_resident(tap, sluice):
@@ -233,8 +236,16 @@ def check_trace(tap, sluice, folder):
 
 
 def tests(tap, sluice):
-    check_stream(tap, sluice)
-    check_resident(tap, sluice)
+    if harness.SLOW:
+        check_stream(tap, sluice)
+        check_resident(tap, sluice)
+    else:
+        tap.skip("bench: its measurements", "they take too long under a sanitizer")
+    if harness.THOROUGH:
+        check_routes(tap, sluice)
+    else:
+        tap.skip("bench: every kind of route, seeds, policies",
+                 "they take minutes; SLUICE_TEST_SLOW=2 runs them")
     with harness.temporary_folder() as folder:
         check_errors(tap, sluice, folder)
     with harness.temporary_folder() as folder:

@@ -21,6 +21,7 @@ STORYTELLER = ROOT / "models" / "storyteller"
 SHARED = ROOT.parent / "shared" / "storyteller"
 # 0 shortens what takes long, for builds with sanitizers.
 SLOW = os.environ.get("SLUICE_TEST_SLOW", "1") != "0"
+THOROUGH = os.environ.get("SLUICE_TEST_SLOW") == "2"
 TIMEOUT = 900
 
 # dtype of safetensors -> code of array
