@@ -16,6 +16,7 @@ enum {
     MAX_TRIES = 64,
     FALLBACK_ALIGN = 4096,
     NO_FLIGHT = -1,
+    PREFETCH_SHARE = 8, /* prefetch has one in so many of the reads in flight */
 };
 
 struct reader_file {
@@ -39,6 +40,7 @@ struct reader {
     struct flight *flights;
     uint32_t free_flight, stalled; /* lists through next; stalled: to be continued */
     uint32_t n_flights, n_stalled; /* with the driver; not taken by it yet */
+    uint32_t n_demand, n_prefetch; /* of both, by what they were submitted as */
     struct queue demand, prefetch;
     uint64_t bytes;
     struct reader_info info;
@@ -256,25 +258,39 @@ static bool continue_stalled(struct reader *r)
     return true;
 }
 
+/*
+ * The queue whose turn it is; NULL: none. Prefetch has the drive while no demand read does, and
+ * only a part of the depth, so that a demand read that comes finds little ahead of it.
+ */
 static struct queue *next_queue(struct reader *r)
 {
-    return r->demand.n ? &r->demand : &r->prefetch;
+    if (r->demand.n) return &r->demand;
+    uint32_t most = max_u32(r->info.depth / PREFETCH_SHARE, 1);
+    bool may = r->prefetch.n && r->n_demand == 0 && r->n_prefetch < most;
+    return may ? &r->prefetch : NULL;
+}
+
+static uint32_t *count_of(struct reader *r, const struct read_op *op)
+{
+    return op->prefetch ? &r->n_prefetch : &r->n_demand;
 }
 
 static bool start_next(struct reader *r)
 {
     struct queue *q = next_queue(r);
-    if (r->n_stalled || q->n == 0 || r->free_flight == (uint32_t)NO_FLIGHT) return false;
+    if (r->n_stalled || !q || r->free_flight == (uint32_t)NO_FLIGHT) return false;
     struct flight *f = &r->flights[r->free_flight];
     f->op = q->ops[q->head];
     f->done = f->tries = 0;
     f->fd = r->files[f->op.file].fd;
     if (!start_flight(r, &r->free_flight)) return false;
+    ++*count_of(r, &f->op);
     queue_pop(q);
     return true;
 }
 
-/* Starts what was interrupted, then waiting reads, demand first, until the depth is reached. */
+/* Starts what was interrupted, then waiting reads as their turn comes, until the depth is reached.
+ */
 static void start_waiting(struct reader *r)
 {
     bool any = false;
@@ -290,6 +306,49 @@ enum sluice_status reader_submit(struct reader *r, const struct read_op *op,
     if (!queue_push(q, op)) return err_nomem(err, "read queue", q->cap * sizeof *q->ops);
     start_waiting(r);
     return SLUICE_OK;
+}
+
+/* Moves the reads with that tag from the one queue into the other, or out of it (to NULL). */
+static bool sift(struct queue *from, uint64_t tag, struct queue *to, size_t *n_moved)
+{
+    size_t n = from->n;
+    *n_moved = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct read_op op = from->ops[from->head];
+        if (op.tag != tag) {
+            queue_pop(from);
+            queue_push(from, &op); /* there is room: one was just taken out */
+            continue;
+        }
+        op.prefetch = false;
+        if (to && !queue_push(to, &op)) return false;
+        queue_pop(from);
+        ++*n_moved;
+    }
+    return true;
+}
+
+enum sluice_status reader_promote(struct reader *r, uint64_t tag, struct sluice_error *err)
+{
+    size_t n;
+    for (uint32_t i = 0; i < r->info.depth; i++) {
+        struct read_op *op = &r->flights[i].op;
+        if (!op->prefetch || op->tag != tag) continue;
+        r->n_prefetch--;
+        r->n_demand++;
+        op->prefetch = false;
+    }
+    if (!sift(&r->prefetch, tag, &r->demand, &n))
+        return err_nomem(err, "read queue", r->demand.cap * sizeof *r->demand.ops);
+    start_waiting(r);
+    return SLUICE_OK;
+}
+
+size_t reader_withdraw(struct reader *r, uint64_t tag)
+{
+    size_t n;
+    (void)sift(&r->prefetch, tag, NULL, &n);
+    return n;
 }
 
 size_t reader_pending(const struct reader *r)
@@ -340,6 +399,7 @@ static bool advance(const struct reader *r, struct flight *f, int64_t n, int *er
 static void free_flight(struct reader *r, uint32_t index)
 {
     r->flights[index].next = r->free_flight;
+    r->flights[index].op.prefetch = false;
     r->free_flight = index;
 }
 
@@ -352,9 +412,11 @@ static struct read_result result_of(const struct read_op *op, int error)
 static struct read_result land(struct reader *r, uint32_t index, int error)
 {
     struct flight *f = &r->flights[index];
-    free_flight(r, index);
+    struct read_result result = result_of(&f->op, error);
+    --*count_of(r, &f->op);
     if (!error) r->bytes += f->done;
-    return result_of(&f->op, error);
+    free_flight(r, index);
+    return result;
 }
 
 /* One round of reaping; gives the number of finished reads written to results. */

@@ -1,8 +1,10 @@
 /*
- * Reading pieces of files, many at once. The reader keeps two queues: demand reads start before
- * prefetch reads, always; at most `depth` are in flight. Short reads are continued and interrupted
- * ones repeated, so that a result is either all the bytes that were needed or an error. How reads
- * are carried out is a driver's business: io_uring, a pool of pread threads, or a test double.
+ * Reading pieces of files, many at once. The reader keeps two queues. At most `depth` demand reads
+ * are in flight. A prefetch read starts only while no demand read is queued or in flight, and at
+ * most an eighth of the depth are in flight at once, so that it hardly delays the demand reads that
+ * come after it. Short reads are continued and interrupted ones repeated, so that a result is
+ * either all the bytes that were needed or an error. How reads are carried out is a driver's
+ * business: io_uring, a pool of pread threads, or a test double.
  *
  * One thread at a time uses a reader.
  */
@@ -79,6 +81,13 @@ void reader_register_buffer(struct reader *reader, void *base, size_t bytes);
 /* Queues a read and starts what may start. Errors: NOMEM. */
 enum sluice_status reader_submit(struct reader *reader, const struct read_op *op,
                                  struct sluice_error *err);
+/*
+ * What was submitted as prefetch with this tag is wanted now: its reads count as demand from here
+ * on, in flight or not. Errors: NOMEM.
+ */
+enum sluice_status reader_promote(struct reader *reader, uint64_t tag, struct sluice_error *err);
+/* Drops the prefetch reads with this tag that have not started; gives their number. */
+size_t reader_withdraw(struct reader *reader, uint64_t tag);
 /*
  * Finished reads, at most cap. wait: blocks until there is one; without reads under way it gives 0
  * at once.

@@ -280,29 +280,100 @@ static void submit_many(struct reader *r, uint8_t *memory, uint32_t n, uint32_t 
     }
 }
 
-/* Prefetch fills the depth; demand reads that come later still start before the rest of it. */
+/*
+ * Prefetch has an eighth of the depth; demand reads that come later start before the rest of it,
+ * and as long as one of them is in flight no prefetch read starts.
+ */
 static void test_demand_before_prefetch(void)
 {
-    enum { DEPTH = 3, GUESSES = 20, WANTED = 10 };
+    enum { DEPTH = 16, AHEAD = DEPTH / 8, GUESSES = 20, WANTED = 30 };
     struct corpus c;
-    struct read_result results[4];
+    struct read_result res;
     REQUIRE(corpus_make(&c));
     uint8_t *memory = must(aligned_alloc(LARGEST_ALIGN, (GUESSES + WANTED) * 4096));
     struct reader_options o = {.depth = DEPTH};
     REQUIRE(use_faults(&o, INNER_NONE, &(struct fault_options){.delay = 2, .reorder = true}));
     struct reader *r = open_reader(&c, &o);
     submit_many(r, memory, GUESSES, 0, true);
+    size_t n, wanted_left = WANTED;
+    (void)driver_fault_reads(o.driver_state, &n);
+    CHECK(n == AHEAD, "%zu reads ahead", n);
     submit_many(r, memory, WANTED, GUESSES, false);
-    while (reader_poll(r, results, 4, true)) CHECK(reader_pending(r) < GUESSES + WANTED);
-    size_t n;
+    while (reader_poll(r, &res, 1, true)) {
+        (void)driver_fault_reads(o.driver_state, &n);
+        wanted_left -= res.tag >= GUESSES;
+        CHECK(wanted_left == 0 || n <= AHEAD + WANTED, "%zu reads", n);
+    }
     const struct fault_read *reads = driver_fault_reads(o.driver_state, &n);
     CHECK(n == GUESSES + WANTED && driver_fault_most(o.driver_state) == DEPTH);
     for (size_t i = 0; i < n; i++) {
-        bool wanted = i >= DEPTH && i < DEPTH + WANTED;
+        bool wanted = i >= AHEAD && i < AHEAD + WANTED;
         CHECK(reads[i].prefetch == !wanted, "read %zu", i);
-        uint64_t tag = wanted ? GUESSES + i - DEPTH : i < DEPTH ? i : i - WANTED;
+        uint64_t tag = wanted ? GUESSES + i - AHEAD : i < AHEAD ? i : i - WANTED;
         CHECK(reads[i].tag == tag && reads[i].offset == 4096 * tag);
     }
+    reader_close(&r);
+    free(memory);
+    corpus_release(&c);
+}
+
+/* Reads without demand: never more of them in flight than their share. */
+static void test_prefetch_alone(void)
+{
+    static const uint32_t some_depths[] = {1, 7, 16, 64};
+    enum { GUESSES = 40 };
+    struct corpus c;
+    struct read_result results[8];
+    REQUIRE(corpus_make(&c));
+    uint8_t *memory = must(aligned_alloc(LARGEST_ALIGN, GUESSES * 4096));
+    for (uint32_t i = 0; i < COUNT_OF(some_depths); i++) {
+        struct reader_options o = {.depth = some_depths[i]};
+        REQUIRE(use_faults(&o, INNER_NONE, &(struct fault_options){.delay = 3}));
+        struct reader *r = open_reader(&c, &o);
+        size_t n, got = 0;
+        memset(memory, 0, GUESSES * 4096);
+        submit_many(r, memory, GUESSES, 0, true);
+        while ((n = reader_poll(r, results, 8, true))) got += n;
+        CHECK(got == GUESSES && memcmp(memory, c.bytes[0], GUESSES * 4096) == 0);
+        CHECK(driver_fault_most(o.driver_state) == max_u32(some_depths[i] / 8, 1));
+        reader_close(&r);
+    }
+    free(memory);
+    corpus_release(&c);
+}
+
+/* A guess that is wanted joins the demand reads; one that is not is dropped before it starts. */
+static void test_promote_and_withdraw(void)
+{
+    enum { GUESSES = 12, AHEAD = 2, JOINED = 7, DROPPED = 9 };
+    struct corpus c;
+    struct read_result res;
+    REQUIRE(corpus_make(&c));
+    uint8_t *memory = must(aligned_alloc(LARGEST_ALIGN, 2 * GUESSES * 4096));
+    struct reader_options o = {.depth = 8 * AHEAD};
+    REQUIRE(use_faults(&o, INNER_NONE, &(struct fault_options){.delay = 1}));
+    struct reader *r = open_reader(&c, &o);
+    submit_many(r, memory, GUESSES, 0, true);
+    CHECK(reader_withdraw(r, DROPPED) == 1 && reader_withdraw(r, DROPPED) == 0);
+    CHECK(reader_withdraw(r, 0) == 0, "a read in flight was dropped");
+    CHECK(reader_pending(r) == GUESSES - 1);
+    CHECK_OK(reader_promote(r, JOINED, &err));
+    CHECK_OK(reader_promote(r, 1, &err));           /* in flight */
+    CHECK_OK(reader_promote(r, GUESSES + 5, &err)); /* never submitted */
+    size_t n;
+    const struct fault_read *reads = driver_fault_reads(o.driver_state, &n);
+    CHECK(n == AHEAD + 1 && reads[AHEAD].tag == JOINED && !reads[AHEAD].prefetch);
+    /* The one in flight is demand now: until it is there, nothing else is read ahead. */
+    uint32_t seen = 0;
+    while (reader_poll(r, &res, 1, true)) {
+        CHECK(res.tag != DROPPED && !(seen >> res.tag & 1));
+        seen |= 1u << res.tag;
+        reads = driver_fault_reads(o.driver_state, &n);
+        if (!(seen >> 1 & seen >> JOINED & 1)) CHECK(n == AHEAD + 1, "%zu reads", n);
+    }
+    CHECK(seen == (1u << GUESSES) - 1 - (1u << DROPPED), "%x", seen);
+    for (uint32_t i = 0; i < GUESSES; i++)
+        CHECK(i == DROPPED || memcmp(memory + i * 4096, c.bytes[0] + i * 4096, 4096) == 0);
     reader_close(&r);
     free(memory);
     corpus_release(&c);
@@ -575,6 +646,8 @@ static void test_small_memlock(void)
     C(lasting_faults_end)                                                                          \
     C(failure_is_of_one_read)                                                                      \
     C(demand_before_prefetch)                                                                      \
+    C(prefetch_alone)                                                                              \
+    C(promote_and_withdraw)                                                                        \
     C(queue_grows)                                                                                 \
     C(close_in_flight)                                                                             \
     C(cut_file)                                                                                    \
