@@ -8,17 +8,23 @@
 #include "base/span.h"
 
 enum dtype {
-#define D(name, text, bytes) DTYPE_##name,
+#define D(name, text, bytes, gguf) DTYPE_##name,
+#define B(name, text, weights, bytes, gguf) DTYPE_##name,
 #include "format/dtype.def"
 #undef D
+#undef B
     DTYPE_COUNT
 };
 
-/* Bytes of one element. */
+/* Elements of a block: 1 but for the block types of GGUF. */
+size_t dtype_block(enum dtype dtype);
+/* Bytes of a block, which is one element but for the block types of GGUF. */
 size_t dtype_bytes(enum dtype dtype);
-/* The name safetensors files use. */
+/* The name that files and messages use. */
 const char *dtype_name(enum dtype dtype);
-/* False: no type of that name. */
+/* False: safetensors files have no type of that name. */
 bool dtype_from_name(struct span name, enum dtype *dtype);
+/* False: a type of that number in GGUF files is not known. */
+bool dtype_from_gguf(uint32_t number, enum dtype *dtype);
 
 #endif

@@ -83,7 +83,7 @@ static enum sluice_status read_name(const struct reader *r, const char *name, co
 }
 
 static enum sluice_status read_dtype(const struct reader *r, const json_t *object,
-                                     struct safetensors_entry *entry)
+                                     struct tensor_entry *entry)
 {
     const json_t *value = json_object_get(object, "dtype");
     if (!json_is_string(value))
@@ -96,7 +96,7 @@ static enum sluice_status read_dtype(const struct reader *r, const json_t *objec
 
 /* Sets rank, shape and bytes. */
 static enum sluice_status read_shape(const struct reader *r, const json_t *object,
-                                     struct safetensors_entry *entry)
+                                     struct tensor_entry *entry)
 {
     const json_t *shape = json_object_get(object, "shape");
     if (!json_is_array(shape))
@@ -119,7 +119,7 @@ static enum sluice_status read_shape(const struct reader *r, const json_t *objec
 
 /* Sets offset, from the start of the data; bytes is set already. */
 static enum sluice_status read_offsets(const struct reader *r, const json_t *object,
-                                       struct safetensors_entry *entry)
+                                       struct tensor_entry *entry)
 {
     const json_t *offsets = json_object_get(object, "data_offsets");
     if (!offsets) return TENSOR_ERROR(r, entry->name, "%s", "data_offsets is missing");
@@ -142,7 +142,7 @@ static enum sluice_status read_offsets(const struct reader *r, const json_t *obj
 }
 
 static enum sluice_status read_entry(const struct reader *r, const char *name, const json_t *object,
-                                     struct safetensors_entry *entry)
+                                     struct tensor_entry *entry)
 {
     TRY(read_name(r, name, &entry->name));
     if (!json_is_object(object)) return TENSOR_ERROR(r, entry->name, "%s", "is no JSON object");
@@ -154,7 +154,7 @@ static enum sluice_status read_entry(const struct reader *r, const char *name, c
 /* By offset; tensors without bytes before the one that begins where they lie. */
 static int compare_entries(const void *a, const void *b)
 {
-    const struct safetensors_entry *x = a, *y = b;
+    const struct tensor_entry *x = a, *y = b;
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
     if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1;
     return strcmp(x->name, y->name);
@@ -163,7 +163,7 @@ static int compare_entries(const void *a, const void *b)
 static enum sluice_status truncated(const struct reader *r, const struct safetensors_header *header,
                                     uint64_t file_bytes, uint64_t end)
 {
-    const struct safetensors_entry *e = header->entries;
+    const struct tensor_entry *e = header->entries;
     while (e->offset + e->bytes <= file_bytes) e++;
     return TENSOR_ERROR(r, e->name,
                         "its bytes %" PRIu64 " to %" PRIu64 " lie outside the file, which has "
@@ -177,7 +177,7 @@ static enum sluice_status check_layout(const struct reader *r,
 {
     uint64_t at = header->data_offset;
     for (size_t i = 0; i < header->n_entries; i++) {
-        const struct safetensors_entry *e = &header->entries[i];
+        const struct tensor_entry *e = &header->entries[i];
         if (e->offset < at)
             return TENSOR_ERROR(r, e->name,
                                 "its bytes from %" PRIu64 " on overlap those of tensor '%s'",
@@ -206,7 +206,7 @@ static enum sluice_status read_entries(const struct reader *r, json_t *root,
     for (void *it = json_object_iter(root); it; it = json_object_iter_next(root, it)) {
         const char *name = json_object_iter_key(it);
         if (strcmp(name, "__metadata__") == 0) continue;
-        struct safetensors_entry *entry = &out->entries[out->n_entries];
+        struct tensor_entry *entry = &out->entries[out->n_entries];
         TRY(read_entry(r, name, json_object_iter_value(it), entry));
         /* No overflow: Jansson's integers are below 2^63, headers below 2^27. */
         entry->offset += out->data_offset;

@@ -7,21 +7,10 @@
 
 #include "base/arena.h"
 #include "base/err.h"
-#include "format/dtype.h"
-
-enum { TENSOR_MAX_RANK = 8 };
-
-struct safetensors_entry {
-    const char *name; /* NUL-terminated, in the arena */
-    enum dtype dtype;
-    uint32_t rank;
-    uint64_t shape[TENSOR_MAX_RANK];
-    uint64_t offset; /* of the first byte, from the start of the file */
-    uint64_t bytes;
-};
+#include "format/tensor_entry.h"
 
 struct safetensors_header {
-    struct safetensors_entry *entries; /* in order of offset */
+    struct tensor_entry *entries; /* in order of offset */
     size_t n_entries;
     const char *format; /* __metadata__.format ("pt", "mlx"), or "" */
     uint64_t data_offset;

@@ -158,7 +158,7 @@ static enum sluice_status parse_headers(struct checkpoint *cp, struct safetensor
 }
 
 static enum sluice_status add_tensor(struct checkpoint *cp, uint32_t at,
-                                     const struct safetensors_entry *entry, uint32_t file,
+                                     const struct tensor_entry *entry, uint32_t file,
                                      struct sluice_error *err)
 {
     struct tensor *t = &cp->tensors[at];

@@ -15,7 +15,7 @@ static void promise_layout(const struct safetensors_header *header, uint64_t fil
     FUZZ_CHECK(header->format != NULL);
     uint64_t end = header->data_offset;
     for (size_t i = 0; i < header->n_entries; i++) {
-        const struct safetensors_entry *entry = &header->entries[i];
+        const struct tensor_entry *entry = &header->entries[i];
         FUZZ_CHECK(entry->name && (unsigned)entry->dtype < DTYPE_COUNT);
         FUZZ_CHECK(entry->rank <= TENSOR_MAX_RANK);
         FUZZ_CHECK(entry->offset == end && end <= file_bytes && entry->bytes <= file_bytes - end);
