@@ -1,6 +1,6 @@
 /*
- * Ctrl-C and SIGTERM ask the program to end by itself; a second one ends it at once. SIGPIPE is
- * ignored, so that writing to a closed pipe is an error that can be handled.
+ * Ctrl-C, SIGTERM and SIGHUP ask the program to end by itself; a second one ends it at once.
+ * SIGPIPE is ignored, so that writing to a closed pipe is an error that can be handled.
  */
 #ifndef APPS_INTERRUPT_H
 #define APPS_INTERRUPT_H

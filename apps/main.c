@@ -6,6 +6,7 @@
 #include "app.h"
 #include "interrupt.h"
 #include "report.h"
+#include "std_streams.h"
 
 enum { EXIT_USAGE = 2, EXIT_BY_SIGNAL = 128 };
 
@@ -89,6 +90,7 @@ static int run_command(const struct args *args)
 
 int main(int argc, char **argv)
 {
+    std_streams_hold();
     interrupt_install();
     const char *first = argc > 1 ? argv[1] : "";
     if (strcmp(first, "--version") == 0) return print_version();
