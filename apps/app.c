@@ -59,7 +59,7 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->policy = (enum sluice_policy)args->policy;
     options->queue_depth = (uint32_t)args->queue_depth;
     options->preload = args->preload;
-    options->plan_ctx = (uint32_t)args->ctx;
+    options->plan_ctx = app->plan_ctx ? app->plan_ctx : (uint32_t)args->ctx;
     options->verify = !args->no_verify;
     options->load_progress = show_loading;
     options->load_user = app;

@@ -15,6 +15,7 @@ struct app {
     struct output out;
     struct progress progress;
     size_t progress_base; /* ids that earlier evaluations under the same progress line did */
+    uint32_t plan_ctx;    /* tokens of context to plan memory for; 0: --ctx or the default */
     enum sluice_log_level log_level;
 };
 

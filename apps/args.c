@@ -348,12 +348,20 @@ static bool check_bench(const struct args *args, struct buffer *message)
     return args->stream || !lists;
 }
 
+/* One option says the opposite of the other. */
+static bool check_verify(const struct args *args, struct buffer *message)
+{
+    static const enum option_id both[] = {OPTION_verify, OPTION_no_verify};
+    return !args->verify || !args->no_verify || exactly_one(args, both, 2, message);
+}
+
 static bool check_combination(const struct args *args, struct buffer *message)
 {
     static const enum option_id prompts[] = {OPTION_prompt, OPTION_prompt_file, OPTION_ids};
     static const enum option_id texts[] = {OPTION_ids, OPTION_text};
     static const enum option_id ids[] = {OPTION_ids};
     static const enum option_id out[] = {OPTION_out};
+    if (!check_verify(args, message)) return false;
     switch (args->command) {
     case COMMAND_run: return exactly_one(args, prompts, 3, message);
     case COMMAND_perplexity: return exactly_one(args, texts, 2, message);

@@ -6,6 +6,7 @@
 
 #include "app.h"
 #include "clock.h"
+#include "input.h"
 #include "report.h"
 #include "safetensors_out.h"
 
@@ -23,25 +24,27 @@ struct job {
     bool out_open;
 };
 
+/* The ids come before the model: how many there are decides how much memory is planned. */
 static enum sluice_status read_ids(struct job *job, struct sluice_error *err)
 {
-    const char *path = job->app->args->ids;
-    TRY(ids_read(&job->ids, path, err));
-    TRY(ids_check(&job->ids, path, job->info.vocab_size, err));
-    if (job->ids.n) return SLUICE_OK;
-    return fail(err, SLUICE_E_ARGUMENT, "%s: there are no ids", path);
+    const struct args *args = job->app->args;
+    TRY(ids_read(&job->ids, args->ids, err));
+    if (!job->ids.n)
+        return fail(err, SLUICE_E_ARGUMENT, "%s: there are no ids", input_name(args->ids));
+    uint64_t ctx = ARG_GIVEN(args, ctx) ? args->ctx : job->ids.n;
+    if (job->ids.n > ctx || ctx > UINT32_MAX)
+        return fail(err, SLUICE_E_CONTEXT_FULL,
+                    "%s: %zu ids do not fit in a context of %" PRIu64 " tokens",
+                    input_name(args->ids), job->ids.n, ctx);
+    job->app->plan_ctx = (uint32_t)ctx;
+    return SLUICE_OK;
 }
 
 static enum sluice_status open_session(struct job *job, struct sluice_error *err)
 {
-    uint64_t ctx = ARG_GIVEN(job->app->args, ctx) ? job->app->args->ctx : job->ids.n;
-    if (job->ids.n > ctx || ctx > UINT32_MAX)
-        return fail(err, SLUICE_E_CONTEXT_FULL,
-                    "%s: %zu ids do not fit in a context of %" PRIu64 " tokens",
-                    job->app->args->ids, job->ids.n, ctx);
     struct sluice_session_options options;
     sluice_session_options_default(&options);
-    options.n_ctx = (uint32_t)ctx;
+    options.n_ctx = job->app->plan_ctx;
     return sluice_session_open(&job->session, job->engine, &options, err);
 }
 
@@ -101,10 +104,11 @@ static enum sluice_status write_all(struct job *job, struct sluice_error *err)
 
 static enum sluice_status run_job(struct job *job, struct sluice_error *err)
 {
+    TRY(read_ids(job, err));
     TRY(app_open(job->app, &job->engine, err));
     job->info.size = sizeof job->info;
     sluice_engine_get_info(job->engine, &job->info);
-    TRY(read_ids(job, err));
+    TRY(ids_check(&job->ids, job->app->args->ids, job->info.vocab_size, err));
     TRY(open_session(job, err));
     TRY(make_tensors(job, err));
     TRY(make_buffers(job, err));

@@ -32,6 +32,7 @@ struct test {
     struct side sides[N_SIDES];
     size_t n_sides; /* 2 with --compare */
     uint32_t vocab_size;
+    struct buffer text; /* of --text, until it is ids */
     struct ids ids;
     size_t window; /* ids */
     size_t rows;   /* positions at once */
@@ -81,26 +82,33 @@ static enum sluice_status open_engines(struct test *test, struct sluice_error *e
                 info.path, info.vocab_size, test->vocab_size);
 }
 
-static enum sluice_status tokenize_file(struct test *test, const char *file,
-                                        struct sluice_error *err)
+/* The text or the ids come before the model: their number decides how much memory is planned. */
+static enum sluice_status read_input(struct test *test, struct sluice_error *err)
 {
-    const sluice_tokenizer *tokenizer;
-    TRY(app_tokenizer(test->sides[MEASURED].engine, &tokenizer, err));
-    struct buffer text = {0};
-    enum sluice_status status = input_read(file, &text, err);
-    if (status == SLUICE_OK) status = app_tokenize(tokenizer, text.data, text.len, &test->ids, err);
-    buffer_release(&text);
-    return status;
+    const struct args *args = test->app->args;
+    size_t most; /* ids */
+    if (args->text) {
+        TRY(input_read(args->text, &test->text, err));
+        most =
+            3 * test->text.len + 16; /* one id a byte, and NFC makes three bytes of one at most */
+    } else {
+        TRY(ids_read(&test->ids, args->ids, err));
+        most = test->ids.n;
+    }
+    size_t window = (size_t)args->window;
+    if (!ARG_GIVEN(args, ctx)) test->app->plan_ctx = (uint32_t)(window < most ? window : most);
+    return SLUICE_OK;
 }
 
-static enum sluice_status read_ids(struct test *test, struct sluice_error *err)
+static enum sluice_status take_ids(struct test *test, struct sluice_error *err)
 {
     const struct args *args = test->app->args;
     const char *file = args->ids ? args->ids : args->text;
     if (args->text) {
-        TRY(tokenize_file(test, file, err));
-    } else {
-        TRY(ids_read(&test->ids, file, err));
+        const sluice_tokenizer *tokenizer;
+        TRY(app_tokenizer(test->sides[MEASURED].engine, &tokenizer, err));
+        TRY(app_tokenize(tokenizer, test->text.data, test->text.len, &test->ids, err));
+        buffer_release(&test->text);
     }
     TRY(ids_check(&test->ids, file, test->vocab_size, err));
     if (test->ids.n >= 2) return SLUICE_OK;
@@ -114,6 +122,10 @@ static enum sluice_status open_sessions(struct test *test, struct sluice_error *
 {
     size_t window = (size_t)test->app->args->window;
     test->window = window < test->ids.n ? window : test->ids.n;
+    if (ARG_GIVEN(test->app->args, ctx) && test->window > test->app->args->ctx)
+        return fail(err, SLUICE_E_CONTEXT_FULL,
+                    "a window of %zu ids does not fit in a context of %" PRIu64 " tokens",
+                    test->window, test->app->args->ctx);
     test->rows = app_rows_at_once(test->vocab_size);
     if (test->rows > test->window - 1) test->rows = test->window - 1;
     struct sluice_session_options options;
@@ -230,8 +242,9 @@ static enum sluice_status print_result(struct test *test, struct sluice_error *e
 
 static enum sluice_status run_test(struct test *test, struct sluice_error *err)
 {
+    TRY(read_input(test, err));
     TRY(open_engines(test, err));
-    TRY(read_ids(test, err));
+    TRY(take_ids(test, err));
     TRY(open_sessions(test, err));
     TRY(measure(test, err));
     TRY(print_result(test, err));
@@ -251,6 +264,7 @@ enum sluice_status cmd_perplexity(struct app *app, struct sluice_error *err)
         sluice_session_close(&test.sides[s].session);
         sluice_engine_close(&test.sides[s].engine);
     }
+    buffer_release(&test.text);
     ids_release(&test.ids);
     return status;
 }

@@ -52,7 +52,8 @@ USAGE_ERRORS = [
     # Options that other versions have are not silently taken.
     *((("run", "--prompt", "x", option, "1"), f"no option '{option}'")
       for option in ("--prefetch", "--heat")),
-    (("inspect", "--verify"), "option '--verify' does not apply to 'inspect'"),
+    (("synth", "x", "--verify"), "option '--verify' does not apply to 'synth'"),
+    (("run", "--prompt", "x", "--verify", "--no-verify"), "only one of '--verify' and '--no-verify'"),
 ]
 
 
@@ -400,6 +401,30 @@ def check_perplexity(tap, sluice):
             complaints.append(f"--top-k-experts: {fewer}")
 
 
+def smallest_budget(result):
+    return float(re.search(r"smallest budget that works is ([0-9.]+) MiB", result.err)[1])
+
+
+def check_plan(tap, sluice):
+    with tap.case("the context of all ids is part of the memory plan") as complaints:
+        with harness.temporary_folder() as folder:
+            (folder / "ids").write_text("1 " * 40000)
+            (folder / "text").write_text("a " * 40000)
+            few = smallest_budget(sluice.run("run", MODEL, "--prompt", "x", "--ram", 1))
+            for args in (("logits", "--ids", folder / "ids", "--out", folder / "out"),
+                         ("perplexity", "--ids", folder / "ids", "--window", 50000),
+                         ("perplexity", "--text", folder / "text", "--window", 20000)):
+                result = sluice.run(args[0], MODEL, *args[1:], "--ram", f"{few + 10}M")
+                expect(complaints, result, 1, "too few")
+                if result.code == 1 and not 15 < smallest_budget(result) - few < 40:
+                    complaints.append(f"{args}: {few} without, {result!r}")
+            for window in (3, 50000):
+                sluice.good("perplexity", MODEL, "--ids", "-", "--window", window, "--ctx", 3,
+                            "--ram", f"{few}M", "--verify", stdin=b"1 2 3")
+            expect(complaints, sluice.run("perplexity", MODEL, "--ids", "-", "--ctx", 3,
+                                          stdin=b"1 2 3 4"), 1, "4 ids", "3 tokens")
+
+
 def check_log(tap, sluice):
     with tap.case("SLUICE_LOG chooses what is said") as complaints:
         args = ("run", MODEL, "--prompt", "x", "-n", 1)
@@ -415,7 +440,8 @@ def check_log(tap, sluice):
 def tests(tap, sluice):
     for check in (check_usage, check_help, check_manual, check_run, check_defaults, check_stop,
                   check_context, check_round_trip, check_inspect, check_failures,
-                  check_no_tokenizer, check_places, check_perplexity, check_log):
+                  check_no_tokenizer, check_places, check_perplexity, check_plan,
+                  check_log):
         check(tap, sluice)
 
 

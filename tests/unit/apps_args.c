@@ -184,7 +184,7 @@ static void test_pack_takes_model_and_folder(void)
     refused("needs the model and the folder", "pack from");
     refused("empty", "pack from ");
     refused("'c'", "pack a b c");
-    refused("only to 'pack'", "run --verify");
+    refused("does not apply to 'tokenize', only to 'run'", "tokenize --verify");
     refused("does not apply to 'pack'", "pack a b --no-verify");
 }
 
