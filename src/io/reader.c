@@ -283,7 +283,10 @@ static bool start_next(struct reader *r)
     f->op = q->ops[q->head];
     f->done = f->tries = 0;
     f->fd = r->files[f->op.file].fd;
-    if (!start_flight(r, &r->free_flight)) return false;
+    if (!start_flight(r, &r->free_flight)) {
+        f->op.prefetch = false; /* as in all that are free */
+        return false;
+    }
     ++*count_of(r, &f->op);
     queue_pop(q);
     return true;
@@ -309,10 +312,10 @@ enum sluice_status reader_submit(struct reader *r, const struct read_op *op,
 }
 
 /* Moves the reads with that tag from the one queue into the other, or out of it (to NULL). */
-static bool sift(struct queue *from, uint64_t tag, struct queue *to, size_t *n_moved)
+static bool sift(struct queue *from, uint64_t tag, struct queue *to, struct reads_moved *moved)
 {
     size_t n = from->n;
-    *n_moved = 0;
+    *moved = (struct reads_moved){0};
     for (size_t i = 0; i < n; i++) {
         struct read_op op = from->ops[from->head];
         if (op.tag != tag) {
@@ -323,14 +326,15 @@ static bool sift(struct queue *from, uint64_t tag, struct queue *to, size_t *n_m
         op.prefetch = false;
         if (to && !queue_push(to, &op)) return false;
         queue_pop(from);
-        ++*n_moved;
+        moved->n++;
+        moved->bytes += op.need;
     }
     return true;
 }
 
 enum sluice_status reader_promote(struct reader *r, uint64_t tag, struct sluice_error *err)
 {
-    size_t n;
+    struct reads_moved moved;
     for (uint32_t i = 0; i < r->info.depth; i++) {
         struct read_op *op = &r->flights[i].op;
         if (!op->prefetch || op->tag != tag) continue;
@@ -338,17 +342,17 @@ enum sluice_status reader_promote(struct reader *r, uint64_t tag, struct sluice_
         r->n_demand++;
         op->prefetch = false;
     }
-    if (!sift(&r->prefetch, tag, &r->demand, &n))
+    if (!sift(&r->prefetch, tag, &r->demand, &moved))
         return err_nomem(err, "read queue", r->demand.cap * sizeof *r->demand.ops);
     start_waiting(r);
     return SLUICE_OK;
 }
 
-size_t reader_withdraw(struct reader *r, uint64_t tag)
+struct reads_moved reader_withdraw(struct reader *r, uint64_t tag)
 {
-    size_t n;
-    (void)sift(&r->prefetch, tag, NULL, &n);
-    return n;
+    struct reads_moved moved;
+    (void)sift(&r->prefetch, tag, NULL, &moved);
+    return moved;
 }
 
 size_t reader_pending(const struct reader *r)

@@ -86,8 +86,12 @@ enum sluice_status reader_submit(struct reader *reader, const struct read_op *op
  * on, in flight or not. Errors: NOMEM.
  */
 enum sluice_status reader_promote(struct reader *reader, uint64_t tag, struct sluice_error *err);
-/* Drops the prefetch reads with this tag that have not started; gives their number. */
-size_t reader_withdraw(struct reader *reader, uint64_t tag);
+struct reads_moved {
+    uint32_t n;
+    uint64_t bytes; /* that they need */
+};
+/* Drops the prefetch reads with this tag that have not started. */
+struct reads_moved reader_withdraw(struct reader *reader, uint64_t tag);
 /*
  * Finished reads, at most cap. wait: blocks until there is one; without reads under way it gives 0
  * at once.

@@ -6,7 +6,6 @@
 
 #include "base/bits.h"
 #include "base/clock.h"
-#include "store/expert_extents.h"
 #include "store/store_parts.h"
 
 enum { RESULTS = 64 };
@@ -28,78 +27,24 @@ static struct policy *policy_of(const struct expert_store *s)
     return s->classes[s->step.bank->class].policy;
 }
 
-/* What may leave: nobody holds it and it is not on its way. */
-static bool is_evictable(const void *user, uint32_t rank)
-{
-    const struct expert_store *s = user;
-    uint32_t key = s->classes[s->step.bank->class].key_of[rank];
-    const struct slot *slot = &s->slots[s->slot_of[key]];
-    return slot->pins == 0 && slot->pending == 0;
-}
-
-/* The slot holds nothing any more; rank is that of its expert. */
-static void forget(struct expert_store *s, struct slot_class *k, struct slot *slot, uint32_t rank)
-{
-    policy_remove(k->policy, rank);
-    s->slot_of[slot->key] = (uint32_t)NONE;
-    slot->key = (uint32_t)NONE;
-    slot->error = 0;
-}
-
-/* A free slot of the step's class, else that of the expert that should leave; NONE: no such. */
+/* A guess never keeps a step from a slot. */
 static uint32_t find_slot(struct expert_store *s)
 {
-    struct slot_class *k = &s->classes[s->step.bank->class];
-    if (k->n_free) return k->free_slots[--k->n_free];
-    uint32_t rank = policy_victim(k->policy, is_evictable, s);
-    if (rank == NO_KEY) return (uint32_t)NONE;
-    uint32_t index = s->slot_of[k->key_of[rank]];
-    forget(s, k, &s->slots[index], rank);
-    return index;
-}
-
-static enum sluice_status submit_windows(struct expert_store *s, uint32_t index,
-                                         const struct expert_windows *windows,
-                                         struct sluice_error *err)
-{
-    struct slot *slot = &s->slots[index];
-    for (uint32_t i = 0; i < windows->n; i++) {
-        const struct window *w = &windows->window[i];
-        struct read_op op = {.file = w->file,
-                             .offset = w->offset,
-                             .bytes = (uint32_t)w->bytes,
-                             .need = (uint32_t)w->need,
-                             .into = slot->data + w->slot_off,
-                             .tag = index};
-        TRY(reader_submit(s->reader, &op, err));
-        slot->pending++;
-    }
-    return SLUICE_OK;
+    struct slot_class *k = class_of_bank(s, s->step.bank);
+    uint32_t index = slot_take(s, k, slot_is_spare);
+    if (index != (uint32_t)NONE || !s->guess.bank) return index;
+    guess_end(s);
+    return slot_take(s, k, slot_is_spare);
 }
 
 /* Gives a slot to the expert and starts its reads. */
 static enum sluice_status load(struct expert_store *s, uint32_t index, uint32_t expert,
                                struct sluice_error *err)
 {
-    struct slot *slot = &s->slots[index];
-    const struct expert_view *mapped = &s->step.bank->bank->experts[expert];
-    struct expert_extents extents;
-    struct expert_windows windows;
-    if (!extents_find(mapped, s->files, s->n_files, &extents))
-        return err_set(err, SLUICE_E_INTERNAL, "expert %u lies in no file", expert);
-    uint32_t align = 1;
-    for (uint32_t p = 0; p < EXPERT_PARTS; p++)
-        if (extents.part[p].bytes)
-            align = max_u32(align, reader_alignment(s->reader, extents.part[p].file));
-    extents_windows(&extents, align, &windows);
-    slot->view = extents_view(mapped, &windows, slot->data);
-    slot->key = key_of(&s->step, expert);
-    slot->pins = 1;
-    s->slot_of[slot->key] = index;
-    policy_insert(policy_of(s), rank_of(&s->step, expert), s->step.use);
+    struct slot_load what = {.bank = s->step.bank, .expert = expert, .use = s->step.use};
     s->step.state[expert] = STEP_COMING;
-    enum sluice_status status = submit_windows(s, index, &windows, err);
-    if (status != SLUICE_OK) slot->error = ENOMEM; /* what is in it is not the expert */
+    enum sluice_status status = slot_fill(s, index, &what, err);
+    s->slots[index].pins = 1;
     return status;
 }
 
@@ -116,7 +61,7 @@ static enum sluice_status start_loads(struct expert_store *s, struct sluice_erro
     return SLUICE_OK;
 }
 
-static void mark_ready(struct expert_store *s, struct slot *slot)
+void step_ready(struct expert_store *s, const struct slot *slot)
 {
     s->step.state[slot->key - s->step.bank->first_key] = STEP_READY;
     s->step.n_ready++;
@@ -125,7 +70,7 @@ static void mark_ready(struct expert_store *s, struct slot *slot)
 /* False: the expert was read for the first time and is not what it should be. */
 static bool is_accepted(struct expert_store *s, const struct slot *slot)
 {
-    const struct bank_entry *b = s->step.bank;
+    const struct bank_entry *b = &s->banks[slot->bank];
     if (!s->check || s->checked[slot->key]) return true;
     if (s->check(s->check_user, b->bank, slot->key - b->first_key, &slot->view, NULL) != SLUICE_OK)
         return false;
@@ -133,22 +78,26 @@ static bool is_accepted(struct expert_store *s, const struct slot *slot)
     return true;
 }
 
+static void fail_slot(struct expert_store *s, struct slot *slot, int error)
+{
+    slot->error = error;
+    if (!slot->by_guess) s->failed = (uint32_t)(slot - s->slots);
+}
+
 static void take_result(struct expert_store *s, const struct read_result *r)
 {
     struct slot *slot = &s->slots[r->tag];
     if (r->error && !slot->error) {
-        slot->error = r->error;
         slot->error_file = r->file;
         slot->error_offset = r->offset;
-        s->failed = (uint32_t)r->tag;
+        fail_slot(s, slot, r->error);
     }
-    if (--slot->pending || slot->error) return;
-    if (is_accepted(s, slot)) {
-        mark_ready(s, slot);
-        return;
-    }
-    slot->error = SLOT_REFUSED;
-    s->failed = (uint32_t)r->tag;
+    if (--slot->pending) return;
+    if (!slot->error && !is_accepted(s, slot)) fail_slot(s, slot, SLOT_REFUSED);
+    if (slot->by_guess)
+        guess_landed(s, (uint32_t)r->tag);
+    else if (!slot->error)
+        step_ready(s, slot);
 }
 
 static enum sluice_status failure(const struct expert_store *s, const struct slot *slot,
@@ -167,26 +116,18 @@ static enum sluice_status failure(const struct expert_store *s, const struct slo
                    (unsigned long long)slot->error_offset, why);
 }
 
-/* A slot of the step whose read failed is free again. */
-static void free_failed(struct expert_store *s, uint32_t index)
-{
-    struct slot_class *k = &s->classes[s->step.bank->class];
-    struct slot *slot = &s->slots[index];
-    forget(s, k, slot, slot->key - s->step.bank->first_key + s->step.bank->first_rank);
-    k->free_slots[k->n_free++] = index;
-}
-
 /* Waits for the reads of a step that failed, forgets what failed and unpins the rest. */
 static void abandon_step(struct expert_store *s)
 {
     struct read_result results[RESULTS];
+    guess_end(s);
     while (reader_pending(s->reader)) {
         size_t n = reader_poll(s->reader, results, RESULTS, true);
         for (size_t i = 0; i < n; i++) take_result(s, &results[i]);
     }
     for (uint32_t i = 0; i < s->n_slots; i++) {
         s->slots[i].pins = 0;
-        if (s->slots[i].error) free_failed(s, i);
+        if (s->slots[i].error) slot_free(s, i);
     }
     s->step.n = s->step.n_left = s->step.n_ready = 0;
     s->failed = (uint32_t)NONE;
@@ -200,18 +141,40 @@ static enum sluice_status find_failure(struct expert_store *s, struct sluice_err
 
 /* Steps */
 
-static void ask(struct expert_store *s, uint32_t expert)
+/* A guess is reading it: the step waits for these reads, which are no longer a guess's. */
+static enum sluice_status join(struct expert_store *s, uint32_t expert, uint32_t index,
+                               struct sluice_error *err)
+{
+    s->step.state[expert] = STEP_COMING;
+    s->stats.misses++;
+    s->stats.guesses_late++;
+    return reader_promote(s->reader, index, err);
+}
+
+static enum sluice_status ask(struct expert_store *s, uint32_t expert, struct sluice_error *err)
 {
     uint32_t index = s->slot_of[key_of(&s->step, expert)];
     if (index == (uint32_t)NONE) {
         s->step.state[expert] = STEP_WAITING;
         s->stats.misses++;
-        return;
+        return SLUICE_OK;
     }
-    s->slots[index].pins = 1;
+    struct slot *slot = &s->slots[index];
+    slot->pins = 1;
     policy_hit(policy_of(s), rank_of(&s->step, expert), s->step.use);
-    mark_ready(s, &s->slots[index]);
+    bool ahead = slot->ahead;
+    if (ahead) slot_claim(s, slot);
+    if (slot->pending) return join(s, expert, index, err);
+    step_ready(s, slot);
     s->stats.hits++;
+    s->stats.guesses_useful += ahead;
+    return SLUICE_OK;
+}
+
+static enum sluice_status ask_all(struct expert_store *s, struct sluice_error *err)
+{
+    for (uint32_t i = 0; i < s->step.n; i++) TRY(ask(s, s->step.experts[i], err));
+    return start_loads(s, err);
 }
 
 enum sluice_status store_begin(struct expert_store *s, const struct expert_bank *bank,
@@ -226,8 +189,8 @@ enum sluice_status store_begin(struct expert_store *s, const struct expert_bank 
     memcpy(step->experts, experts, n * sizeof *experts);
     for (uint32_t i = 0; i < n; i++) step->ranks[i] = rank_of(step, experts[i]);
     if (use != USE_GUESS) policy_step(policy_of(s), bank->index, step->ranks, n, use);
-    for (uint32_t i = 0; i < n; i++) ask(s, experts[i]);
-    enum sluice_status status = start_loads(s, err);
+    guess_meets_step(s);
+    enum sluice_status status = ask_all(s, err);
     if (status != SLUICE_OK) abandon_step(s);
     return status;
 }
@@ -256,10 +219,12 @@ static enum sluice_status collect(struct expert_store *s, bool wait, struct slui
     return find_failure(s, err);
 }
 
+/* What has come frees slots, and a guess that failed leaves its expert to be read again. */
 static enum sluice_status advance_step(struct expert_store *s, bool wait, struct sluice_error *err)
 {
-    TRY(start_loads(s, err));
     if (reader_pending(s->reader)) TRY(collect(s, false, err));
+    TRY(find_failure(s, err));
+    TRY(start_loads(s, err));
     while (wait && s->step.n_ready == 0 && s->step.n_left) {
         if (!reader_pending(s->reader))
             return err_set(err, SLUICE_E_INTERNAL,
@@ -267,6 +232,7 @@ static enum sluice_status advance_step(struct expert_store *s, bool wait, struct
                            "nobody gives back",
                            s->step.bank->bank->layer, s->step.n_left);
         TRY(collect(s, true, err));
+        TRY(start_loads(s, err));
     }
     return SLUICE_OK;
 }
@@ -281,6 +247,14 @@ enum sluice_status store_next(struct expert_store *s, uint32_t *ready, uint32_t 
     else
         abandon_step(s);
     return status;
+}
+
+void store_poll(struct expert_store *s)
+{
+    struct read_result results[RESULTS];
+    if (!reader_pending(s->reader)) return;
+    size_t n = reader_poll(s->reader, results, RESULTS, false);
+    for (size_t i = 0; i < n; i++) take_result(s, &results[i]);
 }
 
 void store_done(struct expert_store *s, uint32_t expert)

@@ -37,6 +37,12 @@ struct store_stats {
     uint64_t hits, misses; /* experts asked for by steps */
     uint64_t bytes_read;
     uint64_t wait_ns; /* time a step had nothing to compute */
+    /* Reading ahead (prefetch.h): experts guessed, and of them those that the step asked for. */
+    uint64_t guesses, guesses_right;
+    uint64_t guesses_read;         /* experts read ahead */
+    uint64_t guesses_useful;       /* of them, those in a slot when a step asked for them: hits */
+    uint64_t guesses_late;         /* still on their way then: misses */
+    uint64_t guesses_wasted_bytes; /* read ahead, and given up before a step asked */
 };
 
 struct expert_store;
@@ -67,6 +73,10 @@ enum sluice_status store_begin(struct expert_store *store, const struct expert_b
  */
 enum sluice_status store_next(struct expert_store *store, uint32_t *ready, uint32_t cap, bool wait,
                               uint32_t *n, struct sluice_error *err);
+/* Takes in what has been read and starts what may start, without waiting. Cheap when there is
+ * nothing.
+ */
+void store_poll(struct expert_store *store);
 /* The step has computed with this expert. */
 void store_done(struct expert_store *store, uint32_t expert);
 

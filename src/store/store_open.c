@@ -94,9 +94,11 @@ static enum sluice_status add_banks(struct expert_store *s, const struct expert_
     s->step.experts = calloc(most + 1, sizeof *s->step.experts);
     s->step.state = calloc(most + 1, 1);
     s->step.ranks = calloc(most + 1, sizeof *s->step.ranks);
+    s->guess.experts = calloc(most + 1, sizeof *s->guess.experts);
     s->slot_of = calloc(s->n_keys + 1, sizeof *s->slot_of);
     s->checked = calloc(s->n_keys + 1, sizeof *s->checked);
-    if (!s->step.experts || !s->step.state || !s->step.ranks || !s->slot_of || !s->checked)
+    if (!s->step.experts || !s->step.state || !s->step.ranks || !s->guess.experts || !s->slot_of ||
+        !s->checked)
         return err_nomem(err, "expert store", s->n_keys * sizeof *s->slot_of);
     for (uint32_t k = 0; k < s->n_keys; k++) s->slot_of[k] = (uint32_t)NONE;
     return SLUICE_OK;
@@ -252,5 +254,6 @@ void store_close(struct expert_store **out)
     free(s->step.experts);
     free(s->step.state);
     free(s->step.ranks);
+    free(s->guess.experts);
     free(s);
 }

@@ -1,6 +1,6 @@
 /*
  * The parts of an expert store. Private to the files that make it up: store_open.c builds them,
- * expert_store.c moves experts in and out of them.
+ * slots.c fills and empties slots, expert_store.c runs the steps, prefetch.c reads ahead of them.
  */
 #ifndef SLUICE_STORE_STORE_PARTS_H
 #define SLUICE_STORE_STORE_PARTS_H
@@ -8,14 +8,22 @@
 #include "store/expert_store.h"
 
 enum { NONE = -1 };
-/* An error of a slot beside errno values and READER_EOF: the check refused what was read. */
-enum { SLOT_REFUSED = -2 };
+/*
+ * Errors of a slot beside errno values and READER_EOF: the check refused what was read; a read
+ * ahead was given up when part of it had begun.
+ */
+enum { SLOT_REFUSED = -2, SLOT_WITHDRAWN = -3 };
 
 /* What one slot holds. A slot is free when key is NONE, coming while reads are pending. */
 struct slot {
     uint32_t key;
+    uint32_t bank;
     uint32_t pins;
     uint32_t pending; /* windows still to come */
+    uint64_t bytes;   /* of its windows */
+    bool by_guess;    /* its reads were started by a guess, and are not all there yet */
+    bool ahead;       /* read by a guess, and not asked for since */
+    bool hinted;      /* of the guess that stands */
     int error;        /* of the first window that failed */
     uint32_t error_file;
     uint64_t error_offset;
@@ -33,6 +41,8 @@ struct slot_class {
     uint32_t first, n;  /* slots */
     uint32_t *free_slots;
     uint32_t n_free;
+    uint32_t n_ahead;  /* slots that are ahead */
+    uint32_t n_coming; /* slots that are by_guess */
     struct policy *policy;
     uint32_t *layer_of; /* per rank: the bank */
     uint32_t *key_of;   /* per rank: the key */
@@ -61,6 +71,13 @@ struct step {
     enum policy_use use;
 };
 
+/* The guess that stands: experts that the next step, one of that bank, may need. */
+struct guess {
+    const struct bank_entry *bank; /* NULL: no guess stands */
+    uint32_t *experts;
+    uint32_t n;
+};
+
 struct expert_store {
     const struct file_map *files;
     uint32_t n_files;
@@ -78,7 +95,52 @@ struct expert_store {
     const void *check_user;
     bool *checked; /* per key: the check accepted it once */
     struct step step;
+    struct guess guess;
     struct store_stats stats;
 };
+
+/* slots.c */
+
+/* What a slot is filled with, and for whom. */
+struct slot_load {
+    const struct bank_entry *bank;
+    uint32_t expert;
+    enum policy_use use;
+    bool ahead; /* reads have the priority of prefetch */
+};
+
+static inline struct slot_class *class_of_bank(const struct expert_store *s,
+                                               const struct bank_entry *bank)
+{
+    return &s->classes[bank->class];
+}
+
+/*
+ * A slot of the class that holds nothing: a free one, else that of the expert which the policy
+ * gives up first among those that may leave. NONE: no such.
+ */
+typedef bool slot_may_leave_fn(const struct slot *slot);
+/* Nobody holds it, it is not on its way, and no step is likely to ask for it next. */
+bool slot_is_spare(const struct slot *slot);
+uint32_t slot_take(struct expert_store *s, struct slot_class *k, slot_may_leave_fn *may_leave);
+/* Starts the reads of a slot that holds nothing. Errors: INTERNAL, NOMEM; some may be under way. */
+enum sluice_status slot_fill(struct expert_store *s, uint32_t index, const struct slot_load *what,
+                             struct sluice_error *err);
+/* The slot holds nothing any more and is free. */
+void slot_free(struct expert_store *s, uint32_t index);
+/* A step asks for what was read ahead, or is being: from here on it is like any other. */
+void slot_claim(struct expert_store *s, struct slot *slot);
+
+/* expert_store.c: what the step asked for is in its slot. */
+void step_ready(struct expert_store *s, const struct slot *slot);
+
+/* prefetch.c */
+
+/* A step begins: what the guess got right is counted, what it got wrong is given up. */
+void guess_meets_step(struct expert_store *s);
+/* Gives up what has not been read yet. */
+void guess_end(struct expert_store *s);
+/* All reads of a guess for this slot are there; the error is that of the slot. */
+void guess_landed(struct expert_store *s, uint32_t index);
 
 #endif

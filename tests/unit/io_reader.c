@@ -354,8 +354,9 @@ static void test_promote_and_withdraw(void)
     REQUIRE(use_faults(&o, INNER_NONE, &(struct fault_options){.delay = 1}));
     struct reader *r = open_reader(&c, &o);
     submit_many(r, memory, GUESSES, 0, true);
-    CHECK(reader_withdraw(r, DROPPED) == 1 && reader_withdraw(r, DROPPED) == 0);
-    CHECK(reader_withdraw(r, 0) == 0, "a read in flight was dropped");
+    struct reads_moved dropped = reader_withdraw(r, DROPPED);
+    CHECK(dropped.n == 1 && dropped.bytes == 4096 && reader_withdraw(r, DROPPED).n == 0);
+    CHECK(reader_withdraw(r, 0).n == 0, "a read in flight was dropped");
     CHECK(reader_pending(r) == GUESSES - 1);
     CHECK_OK(reader_promote(r, JOINED, &err));
     CHECK_OK(reader_promote(r, 1, &err));           /* in flight */
