@@ -22,13 +22,39 @@ const char *sluice_version(void)
     return SLUICE_VERSION_STRING;
 }
 
+/* Room for a sentence before it is shortened: two paths fit. */
+enum { LONGEST = 2 * 4096 + 512 };
+
+static bool inside_character(char c)
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+/* Keeps both ends of what is too long: a path stands before the reason. */
+static void put(struct sluice_error *err, const char *text)
+{
+    static const char gap[] = " ... ";
+    size_t len = strlen(text), cap = sizeof err->message - 1;
+    if (len <= cap) {
+        memcpy(err->message, text, len + 1);
+        return;
+    }
+    size_t head = cap / 2, tail = cap - head - (sizeof gap - 1);
+    while (head && inside_character(text[head])) head--;
+    while (tail && inside_character(text[len - tail])) tail--;
+    snprintf(err->message, sizeof err->message, "%.*s%s%s", (int)head, text, gap,
+             text + len - tail);
+}
+
 enum sluice_status err_set(struct sluice_error *err, enum sluice_status code, const char *fmt, ...)
 {
     if (!err) return code;
+    char text[LONGEST];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->message, sizeof err->message, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    put(err, text);
     err->code = code;
     return code;
 }
@@ -36,16 +62,15 @@ enum sluice_status err_set(struct sluice_error *err, enum sluice_status code, co
 enum sluice_status err_wrap(struct sluice_error *err, enum sluice_status code, const char *fmt, ...)
 {
     if (!err) return code;
-    char old[sizeof err->message];
-    memcpy(old, err->message, sizeof old);
+    char text[LONGEST];
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(err->message, sizeof err->message, fmt, args);
+    int n = vsnprintf(text, LONGEST - sizeof err->message - 2, fmt, args);
     va_end(args);
-    if (n < 0) n = 0;
-    size_t used = (size_t)n < sizeof err->message ? (size_t)n : sizeof err->message - 1;
-    size_t room = sizeof err->message - used;
-    if (room > 3) snprintf(err->message + used, room, ": %.*s", (int)(room - 3), old);
+    if (n < 0) text[0] = '\0';
+    size_t used = strlen(text);
+    snprintf(text + used, sizeof text - used, ": %s", err->message);
+    put(err, text);
     err->code = code;
     return code;
 }

@@ -14,7 +14,10 @@
 #define PRINTF_LIKE(fmt, args)
 #endif
 
-/* Sets code and message, unless err is NULL. Returns code, so that `return err_set(...)` reads. */
+/*
+ * Sets code and message, unless err is NULL. A message that is too long loses its middle. Returns
+ * code, so that `return err_set(...)` reads.
+ */
 enum sluice_status err_set(struct sluice_error *err, enum sluice_status code, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "check.h"
+#include "token/utf8.h"
 
 static void test_arena_keeps_contents(void)
 {
@@ -69,6 +70,26 @@ static void test_checked_arithmetic(void)
     CHECK(div_up_u32(UINT32_MAX, 2) == 0x80000000u);
 }
 
+/* A long path must not push out the reason behind it. */
+static void test_error_messages_keep_both_ends(void)
+{
+    struct sluice_error err;
+    char path[8101];
+    for (size_t i = 0; i < sizeof path - 1; i += 3) memcpy(path + i, "\xe2\x82\xac", 3);
+    for (size_t len = 0; len < sizeof path; len += 3) {
+        path[len] = '\0';
+        err_set(&err, SLUICE_E_IO, "'%s': why", path);
+        size_t n = strlen(err.message);
+        CHECK(n < sizeof err.message && strcmp(err.message + n - 6, "': why") == 0, "%zu", len);
+        CHECK(len + 7 >= sizeof err.message ? n > 490 && strstr(err.message, " ... ")
+                                            : n == len + 7,
+              "%zu gives %zu", len, n);
+        struct span text = {(const uint8_t *)err.message, n};
+        CHECK(utf8_valid(text), "%zu", len);
+        path[len] = '\xe2';
+    }
+}
+
 static void test_error_messages_nest(void)
 {
     struct sluice_error err;
@@ -96,6 +117,5 @@ static void test_mem_is_aligned_and_zero(void)
     C(map_finds_what_was_put)                                                                      \
     C(array_grows)                                                                                 \
     C(checked_arithmetic)                                                                          \
-    C(error_messages_nest)                                                                         \
-    C(mem_is_aligned_and_zero)
+    C(error_messages_keep_both_ends) C(error_messages_nest) C(mem_is_aligned_and_zero)
 CHECK_MAIN(CASES)
