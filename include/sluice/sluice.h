@@ -4,7 +4,8 @@
  * Three objects. An *engine* is an opened model: immutable after opening, shared by threads. A
  * *session* is one timeline of tokens with its state (KV cache, recurrent state); one thread uses
  * it at a time. A *tokenizer* turns text into ids and back; immutable, shared by threads. Options
- * are plain structs: call the matching _default() function, then change what you want.
+ * are plain structs: call the matching _default() function, then change what you want; one whose
+ * size is still 0 is an error (ARGUMENT).
  *
  * Errors. A call that can fail returns enum sluice_status: SLUICE_OK is 0, errors are negative.
  * The last parameter is a struct sluice_error that receives one sentence saying what failed,
@@ -16,7 +17,8 @@
  * memory and is only read or written during the call.
  *
  * Threads. Calls on different objects may run at the same time. One evaluation runs at a time per
- * engine; concurrent sluice_eval() calls on one engine queue.
+ * engine; concurrent sluice_eval() calls on one engine queue. A callback may ask the engine that
+ * calls it for counters, but not to evaluate (STATE), and it leaves the call's sessions alone.
  *
  *     struct sluice_error err;
  *     sluice_engine *engine;
@@ -142,8 +144,8 @@ SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *opti
 /*
  * Opens the model at path (a folder with config.json and safetensors files). Dense weights are read
  * into memory, experts when they are needed, unless io is SLUICE_IO_MMAP. options may be NULL.
- * Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM, ARGUMENT. A missing or unusable
- * tokenizer is no error here.
+ * Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM, ARGUMENT, BUDGET (ram_bytes are too
+ * few, and how many would do). A missing or unusable tokenizer is no error here.
  */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_engine_open(sluice_engine **engine, const char *path,
@@ -270,15 +272,20 @@ SLUICE_API void sluice_eval_options_default(struct sluice_eval_options *options)
  * [vocab_size], segments in order. How the ids are cut into calls, segments and chunks, what else
  * is in the call and the number of threads change no bit of the result.
  *
- * Errors: ARGUMENT (id out of range, session twice, n_logits > n_ids, empty segment), CONTEXT_FULL;
- * these change nothing. CANCELLED, NOMEM, IO: each session holds the tokens that were done, as its
- * position says.
+ * logits may be NULL: the tokens are evaluated and no rows are written.
+ *
+ * Errors: ARGUMENT (id out of range, session twice, n_logits > n_ids, empty segment), CONTEXT_FULL,
+ * STATE (from a callback; hidden without keep_hidden); these change nothing. CANCELLED, NOMEM, IO:
+ * each session holds the tokens that were done, as its position says.
  */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_eval(sluice_engine *engine, const struct sluice_segment *segments, size_t n_segments,
             const struct sluice_eval_options *options, float *logits, struct sluice_error *err);
 
-/* Tokenizer */
+/*
+ * Tokenizer. A call that is given NULL for one, as sluice_engine_tokenizer() returns, fails with
+ * NO_TOKENIZER.
+ */
 
 /* Opens the tokenizer of a model folder, without its weights. Errors: NO_TOKENIZER, FORMAT, ... */
 SLUICE_NODISCARD SLUICE_API enum sluice_status

@@ -4,6 +4,7 @@
 
 #include "backend/layout.h"
 #include "base/bits.h"
+#include "base/options.h"
 #include "engine/internal.h"
 #include "model/bind.h"
 #include "token/tokenizer.h"
@@ -27,7 +28,7 @@ static enum sluice_status take_options(struct sluice_engine *e,
 {
     struct sluice_engine_options *o = &e->options;
     sluice_engine_options_default(o);
-    if (options) memcpy(o, options, min_size(options->size, sizeof *o));
+    TRY(options_take(o, sizeof *o, options, "engine", err));
     if (o->n_threads == 0) o->n_threads = thread_cores();
     if (o->max_batch_tokens == 0) o->max_batch_tokens = DEFAULT_BATCH;
     if (o->n_threads > MAX_THREADS)
@@ -108,14 +109,25 @@ static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_erro
     return memory_open(e, err);
 }
 
+/* Recursive, so that a callback of an evaluation can ask for the counters. */
+static void init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t kind;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(lock, &kind);
+    pthread_mutexattr_destroy(&kind);
+}
+
 enum sluice_status sluice_engine_open(sluice_engine **engine, const char *path,
                                       const struct sluice_engine_options *options,
                                       struct sluice_error *err)
 {
     *engine = NULL;
+    if (!path) return err_set(err, SLUICE_E_ARGUMENT, "no path of a model was given");
     struct sluice_engine *e = calloc(1, sizeof *e);
     if (!e) return err_nomem(err, "engine", sizeof *e);
-    pthread_mutex_init(&e->run_lock, NULL);
+    init_lock(&e->run_lock);
     e->path = strdup(path);
     enum sluice_status status = e->path ? SLUICE_OK : err_nomem(err, "engine", strlen(path));
     if (status == SLUICE_OK) status = take_options(e, options, err);

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "base/clock.h"
+#include "base/options.h"
 #include "engine/internal.h"
 
 void sluice_eval_options_default(struct sluice_eval_options *options)
@@ -56,7 +57,9 @@ static enum sluice_status check_segment(const struct call *c, size_t i)
 {
     const struct sluice_segment *s = &c->segments[i];
     const struct model *m = &c->e->model;
+    if (!s->session) return err_set(c->err, SLUICE_E_ARGUMENT, "segment %zu has no session", i);
     if (s->n_ids == 0) return err_set(c->err, SLUICE_E_ARGUMENT, "segment %zu has no tokens", i);
+    if (!s->ids) return err_set(c->err, SLUICE_E_ARGUMENT, "segment %zu has no ids", i);
     if (s->n_logits > s->n_ids)
         return err_set(c->err, SLUICE_E_ARGUMENT,
                        "segment %zu asks for logits of %zu tokens, but has %zu", i, s->n_logits,
@@ -83,17 +86,17 @@ static enum sluice_status check_segment(const struct call *c, size_t i)
 static enum sluice_status check_call(const struct call *c)
 {
     enum sluice_status status = SLUICE_OK;
-    size_t n = 0;
+    size_t n = 0; /* segments that are checked and marked */
     if (c->options.hidden && !c->e->options.keep_hidden)
         return err_set(c->err, SLUICE_E_STATE,
                        "hidden states were asked for, but the engine was opened without "
                        "keep_hidden");
-    for (; n < c->n_segments && status == SLUICE_OK; n++) {
+    for (; n < c->n_segments; n++) {
         status = check_segment(c, n);
-        if (status == SLUICE_OK) c->segments[n].session->in_call = true;
+        if (status != SLUICE_OK) break;
+        c->segments[n].session->in_call = true;
     }
-    for (size_t i = 0; i < c->n_segments; i++)
-        if (c->segments[i].session->engine == c->e) c->segments[i].session->in_call = false;
+    for (size_t i = 0; i < n; i++) c->segments[i].session->in_call = false;
     return status;
 }
 
@@ -260,11 +263,28 @@ static enum sluice_status run_call(struct call *c)
     return SLUICE_OK;
 }
 
-static enum sluice_status locked_eval(struct call *c)
+static enum sluice_status checked_call(struct call *c)
 {
     TRY(check_call(c));
     TRY(prepare_call(c));
     return run_call(c);
+}
+
+static enum sluice_status locked_eval(struct call *c)
+{
+    struct sluice_engine *e = c->e;
+    /* The lock is recursive: who holds it already is this thread. */
+    if (e->running)
+        return err_set(c->err, SLUICE_E_STATE,
+                       "sluice_eval() was called out of a callback of sluice_eval() on the same "
+                       "engine");
+    e->running = true;
+    uint64_t start = clock_ns();
+    enum sluice_status status = checked_call(c);
+    e->stats.eval_ns += clock_ns() - start;
+    e->stats.expert_uses = cpu_expert_uses(e->backend);
+    e->running = false;
+    return status;
 }
 
 enum sluice_status sluice_eval(sluice_engine *engine, const struct sluice_segment *segments,
@@ -274,13 +294,12 @@ enum sluice_status sluice_eval(sluice_engine *engine, const struct sluice_segmen
     struct call c = {
         .e = engine, .segments = segments, .n_segments = n_segments, .logits = logits, .err = err};
     sluice_eval_options_default(&c.options);
-    if (options) memcpy(&c.options, options, min_size(options->size, sizeof c.options));
-    if (n_segments == 0) return err_set(err, SLUICE_E_ARGUMENT, "the call has no segments");
+    TRY(options_take(&c.options, sizeof c.options, options, "eval", err));
+    if (!engine) return err_set(err, SLUICE_E_ARGUMENT, "no engine was given");
+    if (n_segments == 0 || !segments)
+        return err_set(err, SLUICE_E_ARGUMENT, "the call has no segments");
     pthread_mutex_lock(&engine->run_lock);
-    uint64_t start = clock_ns();
     enum sluice_status status = locked_eval(&c);
-    engine->stats.eval_ns += clock_ns() - start;
-    engine->stats.expert_uses = cpu_expert_uses(engine->backend);
     pthread_mutex_unlock(&engine->run_lock);
     return status;
 }

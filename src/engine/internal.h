@@ -41,6 +41,7 @@ struct sluice_engine {
     struct sluice_tokenizer *tokenizer;
     struct sluice_error tokenizer_error;
     pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
+    bool running;             /* an evaluation is under way */
     struct call_memory *call_memory;
     struct sluice_stats stats;
 };

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/err.h"
+#include "base/options.h"
 #include "base/rng.h"
 
 struct candidate {
@@ -57,10 +57,6 @@ static enum sluice_status check_number(bool good, const char *name, float value,
 static enum sluice_status check_options(const struct sluice_sampler_options *o, uint32_t vocab_size,
                                         struct sluice_error *err)
 {
-    if (o->size != sizeof *o)
-        return err_set(err, SLUICE_E_ARGUMENT,
-                       "sampler options have size %u; sluice_sampler_options_default() sets it",
-                       o->size);
     if (vocab_size == 0 || vocab_size > INT32_MAX)
         return err_set(err, SLUICE_E_ARGUMENT, "vocabulary size %u is not in [1, %d]", vocab_size,
                        INT32_MAX);
@@ -127,15 +123,15 @@ enum sluice_status sluice_sampler_open(sluice_sampler **sampler, uint32_t vocab_
                                        struct sluice_error *err)
 {
     *sampler = NULL;
-    struct sluice_sampler_options defaults;
-    sluice_sampler_options_default(&defaults);
-    if (!options) options = &defaults;
-    TRY(check_options(options, vocab_size, err));
+    struct sluice_sampler_options o;
+    sluice_sampler_options_default(&o);
+    TRY(options_take(&o, sizeof o, options, "sampler", err));
+    TRY(check_options(&o, vocab_size, err));
     struct sluice_sampler *s = calloc(1, sizeof *s);
     if (!s) return err_nomem(err, "a sampler", sizeof *s);
-    s->options = *options;
+    s->options = o;
     s->vocab_size = vocab_size;
-    s->rng.state = options->seed;
+    s->rng.state = o.seed;
     if (!allocate(s)) {
         sluice_sampler_close(&s);
         return err_nomem(err, "the candidates of a sampler", vocab_size * sizeof(struct candidate));

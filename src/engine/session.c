@@ -1,8 +1,8 @@
 /* Sessions: one timeline each. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bits.h"
+#include "base/options.h"
 #include "engine/internal.h"
 
 enum { MAX_CTX = 1 << 24 };
@@ -19,7 +19,8 @@ enum sluice_status sluice_session_open(sluice_session **session, sluice_engine *
     *session = NULL;
     struct sluice_session_options o;
     sluice_session_options_default(&o);
-    if (options) memcpy(&o, options, min_size(options->size, sizeof o));
+    if (!engine) return err_set(err, SLUICE_E_ARGUMENT, "no engine was given");
+    TRY(options_take(&o, sizeof o, options, "session", err));
     uint32_t n_ctx =
         o.n_ctx ? o.n_ctx : min_u32(engine->model.trained_context, SESSION_DEFAULT_CTX);
     if (n_ctx > MAX_CTX)

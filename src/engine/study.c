@@ -4,6 +4,7 @@
 
 #include "base/array.h"
 #include "base/bits.h"
+#include "base/options.h"
 #include "engine/internal.h"
 #include "store/cache_sim.h"
 #include "store/hit_plot.h"
@@ -193,7 +194,7 @@ enum sluice_status sluice_route_open(sluice_route **route,
     *route = NULL;
     struct sluice_route_options o;
     sluice_route_options_default(&o);
-    memcpy(&o, options, min_size(options->size, sizeof o));
+    TRY(options_take(&o, sizeof o, options, "route", err));
     struct sluice_route *r = calloc(1, sizeof *r);
     if (!r) return err_nomem(err, "route", sizeof *r);
     struct route_options inner = {.n_layers = o.n_layers,
@@ -308,7 +309,7 @@ enum sluice_status sluice_cache_sim(const void *trace, size_t len,
 {
     struct sluice_cache_sim_options o;
     sluice_cache_sim_options_default(&o);
-    if (options) memcpy(&o, options, min_size(options->size, sizeof o));
+    TRY(options_take(&o, sizeof o, options, "cache_sim", err));
     struct study s = {.options = &o};
     TRY(cache_sim_load(&s.sim, (struct span){trace, len}, err));
     enum sluice_status status = run_study(&s, err);

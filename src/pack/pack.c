@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/options.h"
 #include "io/file.h"
 #include "pack/packer.h"
 
@@ -282,7 +283,9 @@ enum sluice_status sluice_pack(const char *model, const char *folder,
     struct sluice_error own = {0};
     struct packer p = {.folder = folder, .folder_fd = -1, .err = err ? err : &own};
     sluice_pack_options_default(&p.options);
-    if (options) memcpy(&p.options, options, min_size(options->size, sizeof p.options));
+    TRY(options_take(&p.options, sizeof p.options, options, "pack", err));
+    if (!model || !folder)
+        return err_set(err, SLUICE_E_ARGUMENT, "no path of a model or of a folder was given");
     p.log = (struct log){p.options.log, p.options.log_user};
     enum sluice_status status = pack(&p, model);
     release(&p);

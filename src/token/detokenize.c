@@ -56,6 +56,7 @@ static void feed(struct sluice_text_stream *stream, struct span bytes, struct by
 static enum sluice_status check_id(const sluice_tokenizer *tokenizer, int32_t id,
                                    struct sluice_error *err)
 {
+    if (!tokenizer) return tokenizer_missing(err);
     if (id >= 0 && (uint32_t)id < tokenizer->vocab.n_ids) return SLUICE_OK;
     return err_set(err, SLUICE_E_ARGUMENT, "token id %d: the tokenizer's ids are 0 to %d", id,
                    (int)tokenizer->vocab.n_ids - 1);
@@ -82,6 +83,7 @@ enum sluice_status sluice_detokenize(const sluice_tokenizer *tokenizer, const in
                                      struct sluice_error *err)
 {
     *len = 0;
+    if (!tokenizer) return tokenizer_missing(err);
     if (flags & ~(unsigned)SLUICE_DETOKENIZE_SKIP_SPECIAL)
         return err_set(err, SLUICE_E_ARGUMENT, "flags: %#x has unknown bits", flags);
     bool skip = flags & SLUICE_DETOKENIZE_SKIP_SPECIAL;

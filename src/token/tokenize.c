@@ -61,12 +61,19 @@ static enum sluice_status encode(struct encoder *e, struct span text, bool affix
     return SLUICE_OK;
 }
 
+enum sluice_status tokenizer_missing(struct sluice_error *err)
+{
+    return err_set(err, SLUICE_E_NO_TOKENIZER,
+                   "there is no tokenizer; sluice_engine_tokenizer_status() says why");
+}
+
 enum sluice_status sluice_tokenize(const sluice_tokenizer *tokenizer, const char *text, size_t len,
                                    unsigned flags, int32_t *ids, size_t cap, size_t *n,
                                    struct sluice_error *err)
 {
     enum { MAX_TEXT = INT32_MAX / 3 }; /* so that U+FFFD for every byte still has 31-bit places */
     *n = 0;
+    if (!tokenizer) return tokenizer_missing(err);
     if (len > MAX_TEXT)
         return err_set(err, SLUICE_E_ARGUMENT, "text: %zu bytes are above the limit of %d", len,
                        MAX_TEXT);
@@ -88,6 +95,8 @@ enum sluice_status sluice_tokenize(const sluice_tokenizer *tokenizer, const char
 enum sluice_status sluice_tokenizer_open(sluice_tokenizer **tokenizer, const char *path,
                                          struct sluice_error *err)
 {
+    *tokenizer = NULL;
+    if (!path) return err_set(err, SLUICE_E_ARGUMENT, "no path of a model was given");
     return tokenizer_open(path, tokenizer, err);
 }
 
@@ -100,5 +109,5 @@ void sluice_tokenizer_close(sluice_tokenizer **tokenizer)
 
 uint32_t sluice_tokenizer_vocab_size(const sluice_tokenizer *tokenizer)
 {
-    return tokenizer->vocab.n_ids;
+    return tokenizer ? tokenizer->vocab.n_ids : 0;
 }

@@ -42,6 +42,8 @@ struct sluice_tokenizer {
 enum sluice_status tokenizer_open(const char *folder, struct sluice_tokenizer **out,
                                   struct sluice_error *err);
 void tokenizer_close(struct sluice_tokenizer *tokenizer);
+/* The error of a public call that was given NULL, as of a model without a tokenizer. */
+enum sluice_status tokenizer_missing(struct sluice_error *err);
 
 /*
  * Builds a tokenizer from the text of a tokenizer.json and of a tokenizer_config.json (data NULL:
