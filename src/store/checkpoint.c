@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "store/checkpoint_gguf.h"
 #include "store/pack_manifest.h"
 #include "store/shards.h"
 
@@ -38,12 +39,9 @@ static bool has_file(struct checkpoint *cp, const char *name)
 
 static enum sluice_status not_a_folder(const char *path, struct sluice_error *err)
 {
-    if (has_suffix(path, ".gguf"))
-        return err_set(err, SLUICE_E_UNSUPPORTED,
-                       "'%s' is a GGUF file; a folder with config.json and *.safetensors is needed",
-                       path);
     return err_set(err, SLUICE_E_UNSUPPORTED,
-                   "'%s' is not a folder; give the folder that holds config.json and *.safetensors",
+                   "'%s' is neither a folder nor a GGUF file; give the folder that holds "
+                   "config.json and *.safetensors",
                    path);
 }
 
@@ -142,15 +140,17 @@ static enum sluice_status map_files(struct checkpoint *cp, const struct shards *
     return SLUICE_OK;
 }
 
-static enum sluice_status parse_headers(struct checkpoint *cp, struct safetensors_header *headers,
+static enum sluice_status parse_headers(struct checkpoint *cp, struct tensor_list *lists,
                                         struct sluice_error *err)
 {
     for (size_t i = 0; i < cp->n_files; i++) {
         const struct file_map *file = &cp->files[i];
+        struct safetensors_header header;
         TRY(safetensors_parse(span_of(file->data, (size_t)file->bytes), file->bytes,
-                              base_name(file->path), &cp->arena, &headers[i], err));
-        cp->n_tensors += headers[i].n_entries;
-        if (strcmp(headers[i].format, "mlx") == 0) cp->any_mlx = true;
+                              base_name(file->path), &cp->arena, &header, err));
+        lists[i] = (struct tensor_list){header.entries, header.n_entries};
+        cp->n_tensors += header.n_entries;
+        if (strcmp(header.format, "mlx") == 0) cp->any_mlx = true;
     }
     if (cp->n_tensors) return SLUICE_OK;
     return err_set(err, SLUICE_E_NOT_FOUND, "'%s': its *.safetensors files hold no tensors",
@@ -178,19 +178,25 @@ static enum sluice_status add_tensor(struct checkpoint *cp, uint32_t at,
                    checkpoint_file_name(cp, t));
 }
 
-static enum sluice_status collect_tensors(struct checkpoint *cp, struct sluice_error *err)
+enum sluice_status checkpoint_list(struct checkpoint *cp, const struct tensor_list *lists,
+                                   struct sluice_error *err)
 {
-    struct safetensors_header *headers = arena_alloc(&cp->arena, cp->n_files, sizeof *headers);
-    if (!headers) return err_nomem(err, cp->path, cp->n_files * sizeof *headers);
-    TRY(parse_headers(cp, headers, err));
     cp->tensors = arena_alloc(&cp->arena, cp->n_tensors, sizeof *cp->tensors);
     if (!cp->tensors || !map_init(&cp->by_name, cp->n_tensors))
         return err_nomem(err, "directory of tensors", cp->n_tensors * sizeof *cp->tensors);
     uint32_t at = 0;
     for (uint32_t i = 0; i < cp->n_files; i++)
-        for (size_t k = 0; k < headers[i].n_entries; k++)
-            TRY(add_tensor(cp, at++, &headers[i].entries[k], i, err));
+        for (size_t k = 0; k < lists[i].n; k++)
+            TRY(add_tensor(cp, at++, &lists[i].items[k], i, err));
     return SLUICE_OK;
+}
+
+static enum sluice_status collect_tensors(struct checkpoint *cp, struct sluice_error *err)
+{
+    struct tensor_list *lists = arena_alloc(&cp->arena, cp->n_files, sizeof *lists);
+    if (!lists) return err_nomem(err, cp->path, cp->n_files * sizeof *lists);
+    TRY(parse_headers(cp, lists, err));
+    return checkpoint_list(cp, lists, err);
 }
 
 /* Every tensor of the index is in its file, and every tensor of the files is in the index. */
@@ -232,20 +238,30 @@ static enum sluice_status open_weights(struct checkpoint *cp, struct sluice_erro
     return status;
 }
 
+static enum sluice_status open_folder(struct checkpoint *cp, const char *path,
+                                      struct sluice_error *err)
+{
+    TRY(find_folder(cp, path, err));
+    TRY(load_configs(cp, err));
+    return open_weights(cp, err);
+}
+
 enum sluice_status checkpoint_open(struct checkpoint *cp, const char *path,
                                    struct sluice_error *err)
 {
     *cp = (struct checkpoint){0};
-    enum sluice_status status = find_folder(cp, path, err);
-    if (status == SLUICE_OK) status = load_configs(cp, err);
-    if (status == SLUICE_OK) status = open_weights(cp, err);
+    enum sluice_status status =
+        checkpoint_is_gguf(path) ? checkpoint_open_gguf(cp, path, err) : open_folder(cp, path, err);
     if (status != SLUICE_OK) checkpoint_release(cp);
     return status;
 }
 
 void checkpoint_release(struct checkpoint *cp)
 {
-    for (size_t i = 0; i < cp->n_files; i++) file_map_release(&cp->files[i]);
+    for (size_t i = 0; i < cp->n_files; i++) {
+        if (cp->gguf) gguf_release(&cp->gguf[i]);
+        file_map_release(&cp->files[i]);
+    }
     map_release(&cp->by_name);
     json_decref(cp->config);
     json_decref(cp->generation_config);

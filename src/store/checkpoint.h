@@ -1,12 +1,13 @@
 /*
- * An opened model folder: its JSON files, its safetensors files mapped read-only, and one
- * directory of all tensors. Knows files and names, not what a tensor means.
+ * An opened model: the JSON files and safetensors files of a folder, or GGUF files; weights mapped
+ * read-only, and one directory of all tensors. Knows files and names, not what a tensor means.
  */
 #ifndef SLUICE_STORE_CHECKPOINT_H
 #define SLUICE_STORE_CHECKPOINT_H
 
 #include "base/arena.h"
 #include "base/map.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "format/safetensors.h"
 #include "io/file.h"
@@ -24,20 +25,23 @@ struct tensor {
 
 struct checkpoint {
     struct arena arena;
-    char *path;             /* the folder */
+    char *path;             /* the folder, or the GGUF file */
     struct file_map *files; /* weight files, sorted by name */
     size_t n_files;
     struct tensor *tensors; /* by file, then offset */
     size_t n_tensors;
     struct map by_name;
     bool any_mlx;              /* some file says format "mlx" */
-    json_t *config;            /* config.json */
+    json_t *config;            /* config.json; NULL with GGUF */
     json_t *generation_config; /* generation_config.json, NULL when absent */
+    struct gguf_header *gguf;  /* [n_files], the first has the metadata; NULL: safetensors */
 };
 
 /*
- * Opens the folder at path: config.json, generation_config.json when there, and the weights:
- * model.safetensors.index.json with the shards it names, else model.safetensors, else every
+ * Opens the model at path. A GGUF file, any part of a split one, or a folder without safetensors
+ * but with GGUF files of one model: all its parts. Else a folder: config.json,
+ * generation_config.json when there, and the weights: model.safetensors.index.json with the shards
+ * it names, else model.safetensors, else every
  * *.safetensors in the folder (reference.safetensors excepted when others exist). Symbolic links
  * are followed. The index is checked against the headers both ways. Errors: NOT_FOUND, FORMAT,
  * MISMATCH, UNSUPPORTED, IO, NOMEM; on error *cp is released.

@@ -2,11 +2,11 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/array.h"
 #include "base/map.h"
+#include "io/file_parts.h"
 
 static const char extension[] = ".safetensors";
 
@@ -80,43 +80,12 @@ enum sluice_status shards_from_index(struct shards *shards, json_t *weight_map, 
     return status;
 }
 
-/* "name-00001-of-00003.safetensors" taken apart. */
-struct part {
-    int stem; /* bytes before the number */
-    int width, total_width;
-    uint32_t number, total;
-};
-
-/* Reads the digits that end at name[end]; returns where they begin. At most 9 count. */
-static int digits_before(const char *name, int end, uint32_t *value)
-{
-    int begin = end;
-    while (begin > 0 && end - begin < 9 && name[begin - 1] >= '0' && name[begin - 1] <= '9')
-        begin--;
-    *value = 0;
-    for (int i = begin; i < end; i++) *value = *value * 10 + (uint32_t)(name[i] - '0');
-    return begin;
-}
-
-static bool parse_part(const char *name, struct part *part)
-{
-    static const char of[] = "-of-";
-    enum { OF = sizeof of - 1 };
-    int end = (int)(strlen(name) - strlen(extension));
-    int total_at = digits_before(name, end, &part->total);
-    if (total_at == end || total_at < OF || memcmp(name + total_at - OF, of, OF) != 0) return false;
-    part->stem = digits_before(name, total_at - OF, &part->number);
-    part->width = total_at - OF - part->stem;
-    part->total_width = end - total_at;
-    return part->width > 0 && part->number > 0 && part->number <= part->total;
-}
-
 static enum sluice_status require_part(const struct shards *shards, const char *name,
-                                       const struct part *part, uint32_t number, const char *folder,
-                                       struct arena *arena, struct sluice_error *err)
+                                       const struct file_part *part, uint32_t number,
+                                       const char *folder, struct arena *arena,
+                                       struct sluice_error *err)
 {
-    char *wanted = arena_printf(arena, "%.*s%0*" PRIu32 "-of-%0*" PRIu32 "%s", part->stem, name,
-                                part->width, number, part->total_width, part->total, extension);
+    char *wanted = file_part_name(name, part, number, extension, arena);
     if (!wanted) return err_nomem(err, "name of a weight file", strlen(name));
     if (bsearch(&wanted, shards->items, shards->n, sizeof *shards->items, compare_names))
         return SLUICE_OK;
@@ -131,8 +100,8 @@ static enum sluice_status check_parts(const struct shards *shards, const char *f
 {
     for (size_t i = 0; i < shards->n; i++) {
         const char *name = shards->items[i];
-        struct part p;
-        if (!parse_part(name, &p)) continue;
+        struct file_part p;
+        if (!file_part_parse(name, extension, &p)) continue;
         if (p.number > 1) TRY(require_part(shards, name, &p, p.number - 1, folder, arena, err));
         if (p.number < p.total)
             TRY(require_part(shards, name, &p, p.number + 1, folder, arena, err));

@@ -384,7 +384,7 @@ def check_paths(tap, sluice):
         (folder / "x.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(16))
         for path, words in (("absent", ["absent"]), ("empty", ["empty"]),
                             ("file.txt", ["file.txt", "folder"]), (WEIGHTS, [WEIGHTS, "folder"]),
-                            ("x.gguf", ["x.gguf", "folder"])):
+                            ("x.gguf", ["x.gguf", "no tensors"])):
             check_message(sluice.run("inspect", folder / path), words, complaints)
         check_message(sluice.run("inspect", folder / "a\nb\x1b[1m"), ["a?b?[1m"], complaints)
 

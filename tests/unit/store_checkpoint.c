@@ -181,14 +181,12 @@ static void test_path_is_no_folder(void)
 {
     struct tempdir dir;
     REQUIRE(tempdir_make(&dir));
-    CHECK(tempdir_write_text(&dir, "x.gguf", "GGUF") && tempdir_write_text(&dir, "file", ""));
+    CHECK(tempdir_write_text(&dir, "file", ""));
     expect_path_refused("", SLUICE_E_NOT_FOUND, "'' does not exist", "give the folder");
     expect_path_refused(tempdir_path(&dir, "absent"), SLUICE_E_NOT_FOUND, "absent' does not exist",
                         "give the folder");
-    expect_path_refused(tempdir_path(&dir, "file"), SLUICE_E_UNSUPPORTED, "file' is not a folder",
-                        "give the folder");
-    expect_path_refused(tempdir_path(&dir, "x.gguf"), SLUICE_E_UNSUPPORTED,
-                        "x.gguf' is a GGUF file", "a folder with config.json");
+    expect_path_refused(tempdir_path(&dir, "file"), SLUICE_E_UNSUPPORTED,
+                        "file' is neither a folder nor a GGUF file", "give the folder");
     expect_path_refused(tempdir_path(&dir, "file/x"), SLUICE_E_NOT_FOUND, "file/x'",
                         "Not a directory");
     static char longest[5000];
