@@ -9,7 +9,7 @@
 
 enum { N_CTX = 448, SLACK_ROWS = 3, BAD_PICK = 0x7fc00001 };
 
-/* Sizes that no vector width divides; f32, f16 and bf16 weights. */
+/* Sizes that no vector width divides; f32, f16 and bf16 weights; v heads in tiled order. */
 static const struct sample_dims odd = {.hidden = 52,
                                        .vocab = 41,
                                        .heads = 6,
@@ -24,7 +24,8 @@ static const struct sample_dims odd = {.hidden = 52,
                                        .experts = 7,
                                        .picks = 3,
                                        .expert_inter = 19,
-                                       .shared_inter = 23};
+                                       .shared_inter = 23,
+                                       .tiled = true};
 /* Packed weights of every width; four query heads to a key head. */
 static const struct sample_dims packed = {.hidden = 128,
                                           .vocab = 70,

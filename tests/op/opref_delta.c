@@ -107,7 +107,8 @@ void gen_delta_net(struct world *w, const struct op_delta_net *o)
 static void delta_token(const struct world *w, const struct op_delta_net *o, uint32_t row,
                         uint32_t head, double *state, double *y)
 {
-    uint32_t k_head = head / (o->n_v_heads / o->n_k_heads);
+    uint32_t repeats = o->n_v_heads / o->n_k_heads;
+    uint32_t k_head = o->tiled ? head % o->n_k_heads : head / repeats;
     const float *x = floats(w, o->x.id) + (size_t)row * width_of(w, o->x.id);
     const float *q = x + k_head * o->dk, *k = x + (o->n_k_heads + k_head) * o->dk;
     const float *v = x + 2 * o->n_k_heads * o->dk + head * o->dv;

@@ -199,8 +199,9 @@ static inline void random_delta(struct random_graph *r, struct graph *g, uint32_
         PUT(beta_gate, db.b);
     } else if (which == 3 && HAVE(delta_qkv) && HAVE(g_decay)) {
         state_delta state = graph_state_delta(g, d->v_heads, random_dim(r, d->dv), d->dk);
-        PUT(delta_out, PUSH(g, delta_net, .x = ID(delta_qkv), .g = ID(g_decay), .b = ID(beta_gate),
-                            .state = state, .n_k_heads = random_dim(r, d->k_heads)));
+        PUT(delta_out,
+            PUSH(g, delta_net, .x = ID(delta_qkv), .g = ID(g_decay), .b = ID(beta_gate),
+                 .state = state, .n_k_heads = random_dim(r, d->k_heads), .tiled = d->dk > d->dv));
     } else if (which == 4 && HAVE(delta_out) && HAVE(z_stack)) {
         PUT(value_out, PUSH(g, gated_norm, .x = ID(delta_out), .z = ID(z_stack),
                             .w = WEIGHT(g, delta_norm, 1, d->dv), .eps = 1e-6f));

@@ -12,6 +12,7 @@ struct sample_dims {
     uint32_t heads, kv_heads, head_dim, rotary_dim;
     uint32_t k_heads, v_heads, dk, dv, conv_width;
     uint32_t experts, picks, expert_inter, shared_inter;
+    bool tiled; /* order of the v heads */
 };
 
 /* No two widths alike where the maths allows it. */
@@ -95,9 +96,9 @@ static inline buf_attn_proj sample_delta_net(struct graph *g, const struct sampl
     struct decay_and_beta gates =
         PUSH(g, decay_beta, .alpha = alpha, .beta = beta, .neg_a = WEIGHT(g, neg_a, 1, d->v_heads),
              .dt_bias = WEIGHT(g, dt_bias, 1, d->v_heads));
-    buf_delta_out out =
-        PUSH(g, delta_net, .x = unit, .g = gates.g, .b = gates.b,
-             .state = graph_state_delta(g, d->v_heads, d->dv, d->dk), .n_k_heads = d->k_heads);
+    buf_delta_out out = PUSH(g, delta_net, .x = unit, .g = gates.g, .b = gates.b,
+                             .state = graph_state_delta(g, d->v_heads, d->dv, d->dk),
+                             .n_k_heads = d->k_heads, .tiled = d->tiled);
     buf_value_out value =
         PUSH(g, gated_norm, .x = out, .z = z, .w = WEIGHT(g, delta_norm, 1, d->dv), .eps = 1e-6f);
     return push_delta_proj(g, value, WEIGHT(g, delta_proj, d->hidden, values));

@@ -91,7 +91,7 @@ static void delta_head(const struct task *t, const struct op_delta_net *op,
                        const struct batch_segment *s, uint32_t head, uint32_t index)
 {
     size_t dk = op->dk, dv = op->dv, n = dk * dv, width = WIDTH(t, op->x);
-    uint32_t k_head = head / (op->n_v_heads / op->n_k_heads);
+    uint32_t k_head = op->tiled ? head % op->n_k_heads : head / (op->n_v_heads / op->n_k_heads);
     const float *committed = sequence_recurrent(s->sequence, index) + head * n;
     float *state = sequence_recurrent_next(s->sequence, index) + head * n;
     memcpy(state, committed, n * sizeof *state);
