@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/fp16.h"
 
@@ -32,12 +33,15 @@ static enum sluice_status find_layout(struct binder *b)
                    b->cp->path);
 }
 
-/* prefix + pattern, with '#' replaced by the layer; "" when too long. */
+/* prefix + pattern, with '#' replaced by the layer; "" when there is none, or it is too long. */
 static void source_name(const struct binder *b, const struct weight_decl *decl, char *out,
                         size_t cap)
 {
-    const char *pattern = b->arch->sources[decl->role].name;
+    const char *pattern =
+        b->gguf ? gguf_weight_name(b->gguf, decl->role) : b->arch->sources[decl->role].name;
     const char *prefix = decl->role == WEIGHT_lm_head ? b->head_prefix : b->prefix;
+    out[0] = '\0';
+    if (!pattern) return;
     const char *hash = strchr(pattern, '#');
     int n = hash ? snprintf(out, cap, "%s%.*s%u%s", prefix, (int)(hash - pattern), pattern,
                             decl->layer, hash + 1)
@@ -75,6 +79,7 @@ static bool read_float(const struct tensor *t, uint64_t i, float *out)
 
 static float transformed(const struct binder *b, enum vector_transform transform, float v)
 {
+    if (b->gguf) return v; /* GGUF files have them ready for use */
     switch (transform) {
     case VECTOR_CENTRED: return b->centred ? v + 1.0f : v;
     case VECTOR_NEG_EXP: return -expf(v);
@@ -191,9 +196,21 @@ static enum sluice_status bind_one(struct binder *b, const struct weight_decl *d
     return err_set(b->err, SLUICE_E_INTERNAL, "weight of an unknown kind");
 }
 
+/* A tensor of a layer behind those of the model: such layers draft further tokens. */
+static bool is_of_draft_layer(const struct binder *b, const char *name)
+{
+    static const char prefix[] = "blk.";
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
+    const char *digits = name + sizeof prefix - 1;
+    char *end;
+    unsigned long layer = strtoul(digits, &end, 10);
+    return end > digits && *end == '.' && layer >= b->model->n_layers;
+}
+
 /* Parts of published checkpoints that text does not need: vision towers and draft layers. */
 static bool is_skippable(const struct binder *b, const char *name)
 {
+    if (b->gguf) return is_of_draft_layer(b, name);
     static const char *const parts[] = {"visual.", "vision_tower.", "vision_model.", "mtp."};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const char *at = strstr(name, parts[i]);
@@ -240,8 +257,12 @@ static enum sluice_status account(struct binder *b, const struct log *log)
 enum sluice_status bind_weights(struct binder *b)
 {
     const struct graph *g = &b->model->graph;
-    TRY(find_layout(b));
-    b->centred = stored_centred(b);
+    if (b->gguf) {
+        b->prefix = b->head_prefix = "";
+    } else {
+        TRY(find_layout(b));
+        b->centred = stored_centred(b);
+    }
     for (size_t i = 0; i < g->weights.n; i++)
         TRY(bind_one(b, &g->weights.items[i], &b->model->weights[i]));
     return account(b, b->log);

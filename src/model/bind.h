@@ -3,12 +3,14 @@
 #define SLUICE_MODEL_BIND_H
 
 #include "model/arch.h"
+#include "model/gguf_arch.h"
 #include "model/quant.h"
 
 struct binder {
     struct model *model;
     const struct checkpoint *cp;
     const struct arch *arch;
+    const struct gguf_arch *gguf; /* NULL: names and values are Hugging Face's or MLX's */
     struct quant quant;
     const char *prefix;      /* of the text model's tensors, "model." or the like */
     const char *head_prefix; /* of lm_head */

@@ -1,6 +1,6 @@
 /*
  * Routed experts in the layouts that are published: one tensor per expert, fused 3-D tensors with
- * gate and up together, or MLX's stacked switch_mlp.
+ * gate and up together, MLX's stacked switch_mlp, or the stacked tensors of GGUF.
  */
 #include <stdio.h>
 
@@ -34,17 +34,29 @@ static enum sluice_status bind_separate(struct binder *b, const char *module,
     return SLUICE_OK;
 }
 
-/* gate_up_proj [n][2 inter][hidden]: the gate's rows, then the up's; down_proj [n][hidden][inter]
- */
+/* What stacked experts are called behind their module: gate, up, down, gate and up together. */
+struct stack_names {
+    const char *gate, *up, *down, *gate_up;
+};
+
+static const struct stack_names mlx_names = {".switch_mlp.gate_proj", ".switch_mlp.up_proj",
+                                             ".switch_mlp.down_proj", NULL};
+static const struct stack_names fused_names = {NULL, NULL, ".experts.down_proj",
+                                               ".experts.gate_up_proj"};
+static const struct stack_names gguf_names = {"_gate_exps", "_up_exps", "_down_exps",
+                                              "_gate_up_exps"};
+
+/* gate_up [n][2 inter][hidden]: the gate's rows, then the up's; down [n][hidden][inter] */
 static enum sluice_status bind_fused(struct binder *b, const char *module,
-                                     const struct expert_shape *s, struct expert_view *views)
+                                     const struct stack_names *names, const struct expert_shape *s,
+                                     struct expert_view *views)
 {
     char base[512];
     struct wmat gate_up, down;
-    TRY(bind_matrix(b, join(base, sizeof base, module, ".experts.gate_up_proj"), s->n, 2 * s->inter,
+    TRY(bind_matrix(b, join(base, sizeof base, module, names->gate_up), s->n, 2 * s->inter,
                     s->hidden, TENSOR_EXPERT, &gate_up));
-    TRY(bind_matrix(b, join(base, sizeof base, module, ".experts.down_proj"), s->n, s->hidden,
-                    s->inter, TENSOR_EXPERT, &down));
+    TRY(bind_matrix(b, join(base, sizeof base, module, names->down), s->n, s->hidden, s->inter,
+                    TENSOR_EXPERT, &down));
     for (uint32_t e = 0; e < s->n; e++) {
         uint64_t row = (uint64_t)e * 2 * s->inter;
         views[e].gate = wmat_rows(&gate_up, row, s->inter);
@@ -55,16 +67,17 @@ static enum sluice_status bind_fused(struct binder *b, const char *module,
 }
 
 static enum sluice_status bind_stacked(struct binder *b, const char *module,
+                                       const struct stack_names *names,
                                        const struct expert_shape *s, struct expert_view *views)
 {
     char base[512];
     struct wmat gate, up, down;
-    TRY(bind_matrix(b, join(base, sizeof base, module, ".switch_mlp.gate_proj"), s->n, s->inter,
-                    s->hidden, TENSOR_EXPERT, &gate));
-    TRY(bind_matrix(b, join(base, sizeof base, module, ".switch_mlp.up_proj"), s->n, s->inter,
-                    s->hidden, TENSOR_EXPERT, &up));
-    TRY(bind_matrix(b, join(base, sizeof base, module, ".switch_mlp.down_proj"), s->n, s->hidden,
-                    s->inter, TENSOR_EXPERT, &down));
+    TRY(bind_matrix(b, join(base, sizeof base, module, names->gate), s->n, s->inter, s->hidden,
+                    TENSOR_EXPERT, &gate));
+    TRY(bind_matrix(b, join(base, sizeof base, module, names->up), s->n, s->inter, s->hidden,
+                    TENSOR_EXPERT, &up));
+    TRY(bind_matrix(b, join(base, sizeof base, module, names->down), s->n, s->hidden, s->inter,
+                    TENSOR_EXPERT, &down));
     for (uint32_t e = 0; e < s->n; e++) {
         views[e].gate = wmat_rows(&gate, (uint64_t)e * s->inter, s->inter);
         views[e].up = wmat_rows(&up, (uint64_t)e * s->inter, s->inter);
@@ -78,6 +91,19 @@ static uint64_t expert_bytes(const struct expert_view *v)
     return wmat_bytes(&v->gate) + wmat_bytes(&v->up) + wmat_bytes(&v->down);
 }
 
+static enum sluice_status bind_any(struct binder *b, const char *module,
+                                   const struct expert_shape *shape, struct expert_view *views)
+{
+    char base[512];
+    const struct stack_names *fused = b->gguf ? &gguf_names : &fused_names;
+    if (bind_has_matrix(b, join(base, sizeof base, module, fused->gate_up)))
+        return bind_fused(b, module, fused, shape, views);
+    if (b->gguf) return bind_stacked(b, module, &gguf_names, shape, views);
+    if (bind_has_matrix(b, join(base, sizeof base, module, mlx_names.gate)))
+        return bind_stacked(b, module, &mlx_names, shape, views);
+    return bind_separate(b, module, shape, views);
+}
+
 enum sluice_status bind_experts(struct binder *b, const char *module,
                                 const struct weight_decl *decl, struct weight_data *out)
 {
@@ -86,13 +112,7 @@ enum sluice_status bind_experts(struct binder *b, const char *module,
     struct expert_bank *bank = arena_alloc(&m->arena, 1, sizeof *bank);
     struct expert_view *views = arena_alloc(&m->arena, shape.n, sizeof *views);
     if (!bank || !views) return err_nomem(b->err, "experts", shape.n * sizeof *views);
-    char base[512];
-    if (bind_has_matrix(b, join(base, sizeof base, module, ".switch_mlp.gate_proj")))
-        TRY(bind_stacked(b, module, &shape, views));
-    else if (bind_has_matrix(b, join(base, sizeof base, module, ".experts.gate_up_proj")))
-        TRY(bind_fused(b, module, &shape, views));
-    else
-        TRY(bind_separate(b, module, &shape, views));
+    TRY(bind_any(b, module, &shape, views));
     for (uint32_t e = 0; e < shape.n; e++) {
         uint64_t bytes = expert_bytes(&views[e]);
         m->expert_bytes += bytes;

@@ -39,7 +39,10 @@ static const char *shape_text(char *out, size_t cap, const uint64_t *shape, uint
     return out;
 }
 
-/* The tensor must be [n_stack][rows][cols], without the first dimension when n_stack is 0. */
+/*
+ * The tensor must be [n_stack][rows][cols], without the first dimension when n_stack is 0. In GGUF
+ * files a matrix of one row may be a vector.
+ */
 static enum sluice_status check_shape(const struct binder *b, const struct tensor *t,
                                       uint32_t n_stack, uint32_t rows, uint64_t cols)
 {
@@ -48,6 +51,7 @@ static enum sluice_status check_shape(const struct binder *b, const struct tenso
     uint32_t rank = n_stack ? 3 : 2;
     bool same = t->rank == rank;
     for (uint32_t i = 0; i < rank && same; i++) same = t->shape[i] == shape[i];
+    if (b->gguf && rank == 2 && rows == 1 && t->rank == 1) same = t->shape[0] == cols;
     if (same) return SLUICE_OK;
     char have_text[128], want_text[96];
     return err_set(b->err, SLUICE_E_MISMATCH, "%s: tensor '%s' is %s where the config asks for %s",

@@ -4,6 +4,7 @@
 
 #include "model/arch.h"
 #include "model/bind.h"
+#include "model/gguf_arch.h"
 
 static const struct arch *const arches[] = {
 #define A(name, type) &arch_##name,
@@ -100,12 +101,25 @@ static enum sluice_status read_eos(struct model *m, const struct checkpoint *cp,
     return SLUICE_OK;
 }
 
+/* A family reads the metadata of a GGUF file as the config.json it stands for. */
+static enum sluice_status translate_gguf(struct model *m, const struct checkpoint *cp,
+                                         struct binder *b, struct json_node *top,
+                                         struct sluice_error *err)
+{
+    TRY(gguf_config(cp, &b->gguf, &m->gguf_config, err));
+    m->tiled_v_heads = b->gguf->tiled_v_heads;
+    top->object = m->gguf_config;
+    top->file = checkpoint_file_name(cp, &cp->tensors[0]);
+    return SLUICE_OK;
+}
+
 static enum sluice_status describe(struct model *m, const struct checkpoint *cp,
                                    const struct model_options *options, struct binder *b,
                                    struct sluice_error *err)
 {
     struct json_node top = {cp->config, "config.json", ""};
     struct json_node text;
+    if (cp->gguf) TRY(translate_gguf(m, cp, b, &top, err));
     TRY(find_text_config(&top, &text, err));
     TRY(find_arch(&top, &text, &b->arch, err));
     m->architecture = b->arch->model_type;
@@ -139,6 +153,7 @@ enum sluice_status model_init(struct model *m, const struct checkpoint *cp,
 
 void model_release(struct model *m)
 {
+    json_decref(m->gguf_config);
     graph_release(&m->graph);
     arena_release(&m->arena);
     *m = (struct model){0};

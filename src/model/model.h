@@ -30,7 +30,9 @@ struct model {
     uint32_t n_experts, n_picks;
     int32_t eos[MODEL_MAX_EOS];
     uint32_t n_eos;
-    bool tied; /* the head is the embedding */
+    bool tied;           /* the head is the embedding */
+    bool tiled_v_heads;  /* of DeltaNet, as GGUF files order them; see op delta_net */
+    json_t *gguf_config; /* what the metadata of a GGUF file means; NULL: none */
 
     struct graph graph;
     uint32_t tail_node; /* first node of the tail: select_rows, norm, head */

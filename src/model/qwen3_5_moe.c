@@ -15,6 +15,7 @@ struct config {
     uint32_t k_heads, v_heads, dk, dv, conv_width;
     uint32_t experts, picks, expert_inter, shared_inter;
     bool *linear; /* per layer: DeltaNet instead of attention */
+    bool tiled;   /* order of the v heads */
 };
 
 static const float delta_norm_eps = 1e-6f;
@@ -148,9 +149,9 @@ static buf_attn_proj delta_net(struct graph *g, const struct config *c, buf_attn
     struct decay_and_beta gates =
         PUSH(g, decay_beta, .alpha = alpha, .beta = beta, .neg_a = WEIGHT(g, neg_a, 1, c->v_heads),
              .dt_bias = WEIGHT(g, dt_bias, 1, c->v_heads));
-    buf_delta_out out =
-        PUSH(g, delta_net, .x = unit, .g = gates.g, .b = gates.b,
-             .state = graph_state_delta(g, c->v_heads, c->dv, c->dk), .n_k_heads = c->k_heads);
+    buf_delta_out out = PUSH(g, delta_net, .x = unit, .g = gates.g, .b = gates.b,
+                             .state = graph_state_delta(g, c->v_heads, c->dv, c->dk),
+                             .n_k_heads = c->k_heads, .tiled = c->tiled);
     buf_value_out value = PUSH(g, gated_norm, .x = out, .z = z,
                                .w = WEIGHT(g, delta_norm, 1, c->dv), .eps = c->frame.eps);
     return push_delta_proj(g, value, WEIGHT(g, delta_proj, c->frame.hidden, values));
@@ -200,6 +201,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, &m->arena, options, err));
+    c.tiled = m->tiled_v_heads;
     struct decoder d = {.frame = c.frame,
                         .experts = c.experts,
                         .picks = c.picks,

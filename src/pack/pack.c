@@ -169,6 +169,11 @@ static enum sluice_status prepare(struct packer *p, const char *model)
 {
     struct model_options options = {.log = &p->log};
     TRY(checkpoint_open(&p->cp, model, p->err));
+    if (p->cp.gguf)
+        return err_set(p->err, SLUICE_E_UNSUPPORTED,
+                       "'%s' is a GGUF model; its types have no names in the safetensors files of "
+                       "a pack, so it can only be streamed as it is",
+                       model);
     TRY(model_init(&p->model, &p->cp, &options, p->err));
     p->piece = malloc(PIECE_BYTES);
     p->unit_sum = checksum_begin();

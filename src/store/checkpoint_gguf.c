@@ -23,7 +23,7 @@ static bool begins_like_gguf(const char *path)
     return is;
 }
 
-/* GGUF files and nothing that a folder of safetensors would have. */
+/* GGUF files and no weights in safetensors; reference.safetensors holds outputs. */
 static bool holds_only_gguf(const char *folder)
 {
     bool gguf = false, other = false;
@@ -31,6 +31,7 @@ static bool holds_only_gguf(const char *folder)
     if (!dir) return false;
     for (const struct dirent *e = readdir(dir); e; e = readdir(dir)) {
         gguf = gguf || (e->d_name[0] != '.' && ends_with(e->d_name, extension));
+        if (strcmp(e->d_name, "reference.safetensors") == 0) continue;
         other = other || ends_with(e->d_name, ".safetensors") ||
                 ends_with(e->d_name, ".safetensors.index.json");
     }

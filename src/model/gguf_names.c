@@ -1,0 +1,38 @@
+#include "model/gguf_arch.h"
+
+/* The names that all architectures share. */
+static const char *const names[WEIGHT_COUNT] = {
+    [WEIGHT_embed] = "token_embd",
+    [WEIGHT_attn_norm] = "blk.#.attn_norm.weight",
+    [WEIGHT_q_proj] = "blk.#.attn_q",
+    [WEIGHT_k_proj] = "blk.#.attn_k",
+    [WEIGHT_v_proj] = "blk.#.attn_v",
+    [WEIGHT_o_proj] = "blk.#.attn_output",
+    [WEIGHT_q_norm] = "blk.#.attn_q_norm.weight",
+    [WEIGHT_k_norm] = "blk.#.attn_k_norm.weight",
+    [WEIGHT_qkv_proj] = "blk.#.attn_qkv",
+    [WEIGHT_z_proj] = "blk.#.attn_gate",
+    [WEIGHT_alpha_proj] = "blk.#.ssm_alpha",
+    [WEIGHT_beta_proj] = "blk.#.ssm_beta",
+    [WEIGHT_conv] = "blk.#.ssm_conv1d.weight",
+    [WEIGHT_neg_a] = "blk.#.ssm_a",
+    [WEIGHT_dt_bias] = "blk.#.ssm_dt.bias",
+    [WEIGHT_delta_norm] = "blk.#.ssm_norm.weight",
+    [WEIGHT_delta_proj] = "blk.#.ssm_out",
+    [WEIGHT_moe_norm] = "blk.#.ffn_norm.weight",
+    [WEIGHT_router_proj] = "blk.#.ffn_gate_inp",
+    [WEIGHT_shared_gate_proj] = "blk.#.ffn_gate_inp_shexp",
+    [WEIGHT_shared_ffn_gate_proj] = "blk.#.ffn_gate_shexp",
+    [WEIGHT_shared_ffn_up_proj] = "blk.#.ffn_up_shexp",
+    [WEIGHT_shared_ffn_down_proj] = "blk.#.ffn_down_shexp",
+    [WEIGHT_experts] = "blk.#.ffn",
+    [WEIGHT_tail_norm] = "output_norm.weight",
+    [WEIGHT_lm_head] = "output",
+};
+
+const char *gguf_weight_name(const struct gguf_arch *arch, enum weight_role role)
+{
+    for (const struct gguf_rename *r = arch->renames; r && r->name; r++)
+        if (r->role == role) return r->name;
+    return names[role];
+}

@@ -1,0 +1,172 @@
+"""GGUF files: reference checkpoints written as such give the outputs of the reference."""
+import struct
+
+import gguf_writer
+import harness
+
+TOLERANCE = 5e-4  # of the standard deviation of what is compared
+# Layers in a pattern that the metadata can say, and float weights.
+QWEN = ("qwen3_5_moe", "all-full", "all-linear", "untied-f16", "sharded")
+
+
+def compare(want, got, complaints):
+    for key, tensor in want.items():
+        if key != "logits" and not key.startswith("hidden."):
+            continue
+        allowed = TOLERANCE * harness.standard_deviation(tensor.values)
+        worst = harness.largest_difference(tensor.values, got[key].values)
+        if not worst <= allowed:
+            complaints.append(f"{key}: differs by {worst:.3g}, allowed {allowed:.3g}")
+
+
+def check_reference(tap, sluice, name, convert):
+    """convert(folder, fused) gives keys and tensors of the checkpoint called name."""
+    source = harness.REFERENCES / name
+    _, want = harness.read_safetensors(source / "reference.safetensors")
+    ids = list(want["input_ids"].values)
+    with harness.temporary_folder() as folder:
+        with tap.case(f"{name} as GGUF: logits and hidden states of the reference") as complaints:
+            keys, tensors = convert(source, False)
+            model = folder / "model.gguf"
+            gguf_writer.write(model, keys, tensors)
+            out = sluice.logits(model, ids, folder, "--precision", "exact", "--hidden")
+            whole = out.read_bytes()
+            compare(want, harness.read_safetensors(out)[1], complaints)
+        with tap.case(f"{name} as GGUF: fused, in parts, version 2: the same bits") as complaints:
+            fused = folder / "fused.gguf"
+            gguf_writer.write(fused, *convert(source, True), version=2)
+            parts = gguf_writer.write_split(folder, "split", keys, tensors, 3)
+            for path in (fused, parts[0], parts[2]):
+                out = sluice.logits(path, ids, folder, "--precision", "exact", "--hidden")
+                if out.read_bytes() != whole:
+                    complaints.append(f"{path.name} gives other bits")
+
+
+def check_streamed(tap, sluice, name, convert):
+    """Slots, chunks and threads change no bit."""
+    ids = list(harness.read_safetensors(harness.REFERENCES / name / "reference.safetensors")[1]
+               ["input_ids"].values)
+    for precision in ("exact", "fast"):
+        with tap.case(f"{name} as GGUF: {precision}: streamed is resident") as complaints, \
+                harness.temporary_folder() as folder:
+            model = folder / "model.gguf"
+            gguf_writer.write(model, *convert(harness.REFERENCES / name, False))
+            common = (model, ids, folder, "--precision", precision)
+            whole = sluice.logits(*common, "--io", "mmap").read_bytes()
+            for way in (("--slots", 3), ("--slots", 5, "--io", "pread"), ("--chunk", 7),
+                        ("--slots", 3, "--chunk", 1), ("--threads", 3)):
+                if sluice.logits(*common, *way).read_bytes() != whole:
+                    complaints.append(f"{way} gives other bits")
+
+
+def check_commands(tap, sluice):
+    with tap.case("commands take a GGUF file") as complaints, harness.temporary_folder() as folder:
+        model = folder / "model.gguf"
+        gguf_writer.write(model, *gguf_writer.qwen35moe(harness.REFERENCES / "qwen3_5_moe"))
+        text = sluice.good("inspect", model).text
+        for words in ("qwen3_5_moe_text", "320 ids", "8 a layer, 3 used"):
+            if words not in text:
+                complaints.append(f"inspect lacks '{words}': {text}")
+        sluice.good("trace", model, "--out", folder / "trace", "--ids", "-", stdin=b"5 6 7")
+        sluice.good("perplexity", model, "--ids", "-", "--window", 4, stdin=b"5 6 7 8")
+        packed = sluice.run("pack", model, folder / "packed")
+        if packed.code != 1 or "is a GGUF model" not in packed.err:
+            complaints.append(f"pack: {packed!r}")
+        if (folder / "packed").exists():
+            complaints.append("pack left a folder behind")
+
+
+def set_key(name, kind, item):
+    def damage(keys, tensors):
+        keys[name] = (kind, item)
+    return damage
+
+
+def without_key(name):
+    return lambda keys, tensors: keys.pop(name)
+
+
+def without_tensor(name):
+    return lambda keys, tensors: tensors.pop(name)
+
+
+def add_tensor(name):
+    def damage(keys, tensors):
+        tensors[name] = gguf_writer.Tensor("F32", [4], struct.pack("<4f", 0, 0, 0, 0))
+    return damage
+
+
+def cut_rows(name):
+    def damage(keys, tensors):
+        tensors[name] = tensors[name].taking(range(1))
+    return damage
+
+
+U32, STRING, ARRAY = gguf_writer.U32, gguf_writer.STRING, gguf_writer.ARRAY
+DAMAGES = [
+    ("another architecture", set_key("general.architecture", STRING, "mamba"),
+     ["model.gguf", "general.architecture", "mamba", "qwen35moe"]),
+    ("no architecture", without_key("general.architecture"), ["general.architecture"]),
+    ("a key is missing", without_key("qwen35moe.embedding_length"),
+     ["model.gguf", "qwen35moe.embedding_length", "missing"]),
+    ("a key of another type", set_key("qwen35moe.expert_count", ARRAY, (U32, [4, 4])),
+     ["qwen35moe.expert_count", "array of u32"]),
+    ("value heads of another size", set_key("qwen35moe.attention.value_length", U32, 16),
+     ["attention.value_length", "16"]),
+    ("too many dimensions rotate", set_key("qwen35moe.rope.dimension_count", U32, 4096),
+     ["rope.dimension_count", "4096"]),
+    ("more draft layers than layers", set_key("qwen35moe.nextn_predict_layers", U32, 9),
+     ["nextn_predict_layers", "9"]),
+    ("sizes that do not divide", set_key("qwen35moe.ssm.inner_size", U32, 127),
+     ["ssm.inner_size", "127"]),
+    ("more tokens than rows",
+     set_key("tokenizer.ggml.tokens", ARRAY, (STRING, ["x"] * 321)), ["321", "320"]),
+    ("no embedding", without_tensor("token_embd.weight"), ["token_embd.weight"]),
+    ("a tensor is missing", without_tensor("blk.1.ssm_a"), ["blk.1.ssm_a"]),
+    ("experts are missing", without_tensor("blk.0.ffn_up_exps.weight"), ["blk.0.ffn_up_exps"]),
+    ("a tensor too many", add_tensor("blk.2.extra.weight"), ["blk.2.extra.weight"]),
+    ("a misshapen tensor", cut_rows("blk.0.ssm_beta.weight"), ["blk.0.ssm_beta.weight", "4 x 128"]),
+]
+
+
+def check_damages(tap, sluice):
+    for name, damage, words in DAMAGES:
+        with tap.case(f"refused: {name}") as complaints, harness.temporary_folder() as folder:
+            keys, tensors = gguf_writer.qwen35moe(harness.REFERENCES / "qwen3_5_moe")
+            damage(keys, tensors)
+            gguf_writer.write(folder / "model.gguf", keys, tensors)
+            result = sluice.run("inspect", folder / "model.gguf")
+            if result.code != 1 or result.out or len(result.err.splitlines()) != 1:
+                complaints.append(f"not refused in a sentence: {result!r}")
+            complaints.extend(f"lacks '{w}': {result.err}" for w in words if w not in result.err)
+
+
+def check_draft_layers(tap, sluice):
+    with tap.case("draft layers and an absent head are no obstacle") as complaints, \
+            harness.temporary_folder() as folder:
+        keys, tensors = gguf_writer.qwen35moe(harness.REFERENCES / "qwen3_5_moe")
+        tensors["output.weight"] = tensors["token_embd.weight"]
+        gguf_writer.write(folder / "untied.gguf", keys, tensors)
+        layers = keys["qwen35moe.block_count"][1]
+        keys["qwen35moe.block_count"] = (U32, layers + 1)
+        keys["qwen35moe.nextn_predict_layers"] = (U32, 1)
+        for name in ("attn_norm.weight", "nextn.enorm.weight"):
+            tensors[f"blk.{layers}.{name}"] = tensors["blk.0.attn_norm.weight"]
+        del tensors["output.weight"]
+        gguf_writer.write(folder / "draft.gguf", keys, tensors)
+        files = [sluice.logits(folder / name, range(20), folder, "--precision", "exact").read_bytes()
+                 for name in ("untied.gguf", "draft.gguf")]
+        if files[0] != files[1]:
+            complaints.append("the logits differ")
+
+
+def tests(tap, sluice):
+    for name in QWEN:
+        check_reference(tap, sluice, name, gguf_writer.qwen35moe)
+    check_streamed(tap, sluice, "qwen3_5_moe", gguf_writer.qwen35moe)
+    check_draft_layers(tap, sluice)
+    check_commands(tap, sluice)
+    check_damages(tap, sluice)
+
+
+harness.main(tests)

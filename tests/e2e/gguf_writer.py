@@ -1,0 +1,263 @@
+"""Writes GGUF files: of any keys and tensors, and of Hugging Face checkpoints with float weights.
+
+Independent of the reader in src/: the names, orders and transformations are written down here a
+second time, from the layout that published files have.
+"""
+import json
+import math
+import struct
+
+ALIGNMENT = 32
+# value types of keys
+U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
+FORMATS = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?",
+           U64: "<Q", I64: "<q", F64: "<d"}
+# types of tensors: name -> (number, weights of a block, bytes of a block)
+TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "BF16": (30, 1, 2), "Q8_0": (8, 32, 34)}
+
+
+def string(text):
+    data = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(kind, item):
+    if kind == STRING:
+        return string(item)
+    if kind == ARRAY:
+        item_kind, items = item
+        return struct.pack("<IQ", item_kind, len(items)) + b"".join(value(item_kind, i) for i in items)
+    return struct.pack(FORMATS[kind], item)
+
+
+class Tensor:
+    """Rows of weights as bytes; shape as Hugging Face counts it, slowest first."""
+
+    def __init__(self, dtype, shape, data):
+        self.dtype, self.shape, self.data = dtype, list(shape), bytes(data)
+
+    def row_bytes(self):
+        _, block, size = TYPES[self.dtype]
+        return self.shape[-1] // block * size
+
+    def rows(self):
+        n = self.row_bytes()
+        return [self.data[i:i + n] for i in range(0, len(self.data), n)]
+
+    def floats(self):
+        if self.dtype == "F32":
+            return list(struct.unpack(f"<{len(self.data) // 4}f", self.data))
+        if self.dtype == "F16":
+            return list(struct.unpack(f"<{len(self.data) // 2}e", self.data))
+        halves = struct.unpack(f"<{len(self.data) // 2}H", self.data)
+        return list(struct.unpack(f"<{len(halves)}f", struct.pack(f"<{len(halves)}I",
+                                                                  *(h << 16 for h in halves))))
+
+    def mapped(self, function):
+        """As F32, with function of each value."""
+        values = [function(v) for v in self.floats()]
+        return Tensor("F32", self.shape, struct.pack(f"<{len(values)}f", *values))
+
+    def f32(self):
+        return self.mapped(lambda v: v)
+
+    def taking(self, rows):
+        all_rows = self.rows()
+        return Tensor(self.dtype, [len(rows)] + self.shape[1:], b"".join(all_rows[r] for r in rows))
+
+    def columns(self, order):
+        """The columns in another order; no blocks."""
+        size = TYPES[self.dtype][2]
+        rows = (b"".join(row[c * size:(c + 1) * size] for c in order) for row in self.rows())
+        return Tensor(self.dtype, self.shape, b"".join(rows))
+
+    def reshaped(self, *shape):
+        return Tensor(self.dtype, shape, self.data)
+
+
+def stack(tensors):
+    return Tensor(tensors[0].dtype, [len(tensors)] + tensors[0].shape,
+                  b"".join(t.data for t in tensors))
+
+
+def write(path, keys, tensors, version=3):
+    """keys {name: (type, value)}; tensors {name: Tensor}; the order is kept."""
+    directory, data = b"", b""
+    for name, tensor in tensors.items():
+        dims = tensor.shape[::-1]
+        directory += string(name) + struct.pack("<I", len(dims))
+        directory += b"".join(struct.pack("<Q", d) for d in dims)
+        directory += struct.pack("<IQ", TYPES[tensor.dtype][0], len(data))
+        data += tensor.data + bytes(-len(tensor.data) % ALIGNMENT)
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
+    for name, (kind, item) in keys.items():
+        head += string(name) + struct.pack("<I", kind) + value(kind, item)
+    head += directory
+    path.write_bytes(head + bytes(-len(head) % ALIGNMENT) + data)
+
+
+def write_split(folder, stem, keys, tensors, n_parts):
+    """The same in parts; returns their paths."""
+    paths, names = [], list(tensors)
+    for part in range(n_parts):
+        own = dict(keys) if part == 0 else {}
+        own.update({"split.no": (U16, part), "split.count": (U16, n_parts),
+                    "split.tensors.count": (I32, len(tensors))})
+        chosen = names[part * len(names) // n_parts:(part + 1) * len(names) // n_parts]
+        paths.append(folder / f"{stem}-{part + 1:05}-of-{n_parts:05}.gguf")
+        write(paths[-1], own, {name: tensors[name] for name in chosen})
+    return paths
+
+
+def read_checkpoint(folder):
+    """(config of the text model, {name: Tensor}) of a Hugging Face folder."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        data = file.read_bytes()
+        (n,) = struct.unpack_from("<Q", data)
+        for name, entry in json.loads(data[8:8 + n]).items():
+            if name != "__metadata__":
+                begin, end = entry["data_offsets"]
+                tensors[name] = Tensor(entry["dtype"], entry["shape"], data[8 + n + begin:8 + n + end])
+    text = config.get("text_config", config)
+    text.setdefault("tie_word_embeddings", config.get("tie_word_embeddings", False))
+    return text, tensors
+
+
+class Converter:
+    """Collects the keys and tensors of one model."""
+
+    def __init__(self, folder, architecture):
+        self.config, self.source = read_checkpoint(folder)
+        self.architecture = architecture
+        self.keys = {"general.architecture": (STRING, architecture)}
+        self.tensors = {}
+        self.prefix = next(p for p in ("model.language_model.", "model.")
+                           if p + "embed_tokens.weight" in self.source)
+
+    def key(self, name, kind, item):
+        self.keys[f"{self.architecture}.{name}"] = (kind, item)
+
+    def numbers(self, names):
+        """Keys that are fields of the config under another name."""
+        for name, field in names.items():
+            if self.config.get(field) is not None:
+                self.key(name, U32, self.config[field])
+
+    def get(self, name):
+        return self.source[self.prefix + name]
+
+    def put(self, name, tensor):
+        self.tensors[name] = tensor
+
+    def norm(self, name, source):
+        """Hugging Face stores the norm minus one."""
+        self.put(name, self.get(source).mapped(lambda v: v + 1))
+
+    def experts(self, layer, module, fused):
+        """The routed experts of a layer, stacked; fused: gate and up in one tensor."""
+        to = f"blk.{layer}.ffn_"
+        if self.prefix + f"{module}.gate_up_proj" in self.source:
+            both, down = self.get(f"{module}.gate_up_proj"), self.get(f"{module}.down_proj")
+            n, inter, hidden = both.shape[0], both.shape[1] // 2, both.shape[2]
+            rows = both.reshaped(n * 2 * inter, hidden).rows()
+            halves = [[rows[e * 2 * inter + h * inter:e * 2 * inter + (h + 1) * inter]
+                       for e in range(n)] for h in (0, 1)]
+            gate, up = (Tensor(both.dtype, [n, inter, hidden], b"".join(sum(half, [])))
+                        for half in halves)
+        else:
+            n = sum(name.startswith(f"{self.prefix}{module}.") and name.endswith(".up_proj.weight")
+                    for name in self.source)
+            gate, up, down = (stack([self.get(f"{module}.{e}.{p}_proj.weight") for e in range(n)])
+                              for p in ("gate", "up", "down"))
+        if fused:
+            inter = gate.shape[1]
+            pairs = [a + b for a, b in zip(
+                (gate.rows()[e * inter:(e + 1) * inter] for e in range(gate.shape[0])),
+                (up.rows()[e * inter:(e + 1) * inter] for e in range(gate.shape[0])))]
+            self.put(to + "gate_up_exps.weight",
+                     Tensor(gate.dtype, [gate.shape[0], 2 * inter, gate.shape[2]],
+                            b"".join(sum(pairs, []))))
+        else:
+            self.put(to + "gate_exps.weight", gate)
+            self.put(to + "up_exps.weight", up)
+        self.put(to + "down_exps.weight", down)
+
+
+def tiled(n_k, n_v):
+    """The Hugging Face head at each position of the file."""
+    return [p % n_k * (n_v // n_k) + p // n_k for p in range(n_v)]
+
+
+def spread(order, width, first=0):
+    return [first + h * width + i for h in order for i in range(width)]
+
+
+def delta_net(c, layer, source):
+    """The nine tensors of a DeltaNet layer, V heads tiled."""
+    conf, to = c.config, f"blk.{layer}."
+    n_k, n_v = conf["linear_num_key_heads"], conf["linear_num_value_heads"]
+    dk, dv = conf["linear_key_head_dim"], conf["linear_value_head_dim"]
+    heads = tiled(n_k, n_v)
+    values = spread(heads, dv)
+    channels = list(range(2 * n_k * dk)) + spread(heads, dv, 2 * n_k * dk)
+    conv = c.get(source + "conv1d.weight").f32()
+    c.put(to + "attn_qkv.weight", c.get(source + "in_proj_qkv.weight").taking(channels))
+    c.put(to + "attn_gate.weight", c.get(source + "in_proj_z.weight").taking(values))
+    c.put(to + "ssm_conv1d.weight", conv.reshaped(conv.shape[0], conv.shape[2])
+          .taking(channels))
+    c.put(to + "ssm_beta.weight", c.get(source + "in_proj_b.weight").taking(heads))
+    c.put(to + "ssm_alpha.weight", c.get(source + "in_proj_a.weight").taking(heads))
+    c.put(to + "ssm_dt.bias", c.get(source + "dt_bias").f32().reshaped(n_v, 1).taking(heads)
+          .reshaped(n_v))
+    c.put(to + "ssm_a", c.get(source + "A_log").mapped(lambda v: -math.exp(v)).reshaped(n_v, 1)
+          .taking(heads).reshaped(n_v))
+    c.put(to + "ssm_norm.weight", c.get(source + "norm.weight").f32())
+    c.put(to + "ssm_out.weight", c.get(source + "out_proj.weight").columns(values))
+
+
+def qwen35moe(folder, fused=False):
+    """(keys, tensors) of a Qwen3.5-MoE checkpoint."""
+    c = Converter(folder, "qwen35moe")
+    conf = c.config
+    rope = conf["rope_parameters"]
+    c.numbers({
+        "block_count": "num_hidden_layers", "context_length": "max_position_embeddings",
+        "embedding_length": "hidden_size", "attention.head_count": "num_attention_heads",
+        "attention.head_count_kv": "num_key_value_heads", "attention.key_length": "head_dim",
+        "attention.value_length": "head_dim", "expert_count": "num_experts",
+        "expert_used_count": "num_experts_per_tok",
+        "expert_feed_forward_length": "moe_intermediate_size",
+        "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+        "ssm.conv_kernel": "linear_conv_kernel_dim", "ssm.state_size": "linear_key_head_dim",
+        "ssm.group_count": "linear_num_key_heads", "ssm.time_step_rank": "linear_num_value_heads"})
+    c.key("ssm.inner_size", U32, conf["linear_num_value_heads"] * conf["linear_value_head_dim"])
+    c.key("attention.layer_norm_rms_epsilon", F32, conf["rms_norm_eps"])
+    c.key("rope.freq_base", F32, rope["rope_theta"])
+    c.key("rope.dimension_count", U32, int(conf["head_dim"] * rope["partial_rotary_factor"]))
+    kinds = conf["layer_types"]
+    full = [i + 1 for i, kind in enumerate(kinds) if kind == "full_attention"]
+    c.key("full_attention_interval", U32, full[0] if full else len(kinds) + 1)
+    c.put("token_embd.weight", c.get("embed_tokens.weight"))
+    c.norm("output_norm.weight", "norm.weight")
+    if not conf["tie_word_embeddings"]:
+        c.put("output.weight", c.source["lm_head.weight"])
+    for layer, kind in enumerate(kinds):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.norm(to + "post_attention_norm.weight", at + "post_attention_layernorm.weight")
+        if kind == "full_attention":
+            for ours, theirs in (("q", "q"), ("k", "k"), ("v", "v"), ("output", "o")):
+                c.put(f"{to}attn_{ours}.weight", c.get(f"{at}self_attn.{theirs}_proj.weight"))
+            for part in "qk":
+                c.norm(f"{to}attn_{part}_norm.weight", f"{at}self_attn.{part}_norm.weight")
+        else:
+            delta_net(c, layer, at + "linear_attn.")
+        c.put(to + "ffn_gate_inp.weight", c.get(at + "mlp.gate.weight").f32())
+        c.experts(layer, at + "mlp.experts", fused)
+        gate = c.get(at + "mlp.shared_expert_gate.weight").f32()
+        c.put(to + "ffn_gate_inp_shexp.weight", gate.reshaped(gate.shape[1]))
+        for part in ("gate", "up", "down"):
+            c.put(f"{to}ffn_{part}_shexp.weight", c.get(f"{at}mlp.shared_expert.{part}_proj.weight"))
+    return c.keys, c.tensors
