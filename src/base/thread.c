@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 2000 };
+#include "base/spin.h"
 
 /*
  * round counts calls of pool_run; workers wait for it to change. The barrier is a counter of
@@ -20,6 +20,8 @@ enum { SPINS = 2000 };
 struct pool {
     uint32_t n_threads;
     uint32_t n_started;
+    bool may_spin; /* a core for every thread */
+    struct patience round_patience, phase_patience;
     pthread_t *threads;
     pool_fn *fn;
     void *arg;
@@ -36,29 +38,28 @@ struct worker_start {
     uint32_t index;
 };
 
-static void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static void futex(_Atomic uint32_t *word, int op, uint32_t value)
 {
     syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
 }
 
-static void wait_change(_Atomic uint32_t *word, _Atomic uint32_t *sleepers, uint32_t old)
+static void sleep_until_change(_Atomic uint32_t *word, _Atomic uint32_t *sleepers, uint32_t old)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != old) return;
-        relax();
-    }
     atomic_fetch_add(sleepers, 1);
     while (atomic_load(word) == old) futex(word, FUTEX_WAIT, old);
     atomic_fetch_sub(sleepers, 1);
+}
+
+static void wait_change(const struct pool *pool, _Atomic uint32_t *word, _Atomic uint32_t *sleepers,
+                        uint32_t old, struct patience *patience)
+{
+    struct spin spin = spin_begin(patience);
+    bool changed = false;
+    do {
+        changed = atomic_load_explicit(word, memory_order_acquire) != old;
+    } while (!changed && pool->may_spin && spin_on(&spin));
+    if (!changed) sleep_until_change(word, sleepers, old);
+    spin_end(&spin, patience);
 }
 
 static void advance(_Atomic uint32_t *word, _Atomic uint32_t *sleepers)
@@ -75,7 +76,7 @@ void pool_barrier(struct pool *pool)
         atomic_store(&pool->arrived, 0);
         advance(&pool->phase, &pool->phase_sleepers);
     } else {
-        wait_change(&pool->phase, &pool->phase_sleepers, phase);
+        wait_change(pool, &pool->phase, &pool->phase_sleepers, phase, &pool->phase_patience);
     }
 }
 
@@ -85,7 +86,7 @@ static void *worker(void *arg)
     free(arg);
     struct pool *pool = start.pool;
     for (uint32_t seen = 0;; seen++) {
-        wait_change(&pool->round, &pool->round_sleepers, seen);
+        wait_change(pool, &pool->round, &pool->round_sleepers, seen, &pool->round_patience);
         if (atomic_load(&pool->stop)) return NULL;
         pool->fn(pool->arg, start.index, pool->n_threads);
         pool_barrier(pool);
@@ -109,6 +110,7 @@ enum sluice_status pool_open(struct pool **out, uint32_t n_threads, struct sluic
     if (!pool) return err_nomem(err, "thread pool", sizeof *pool);
     memset(pool, 0, sizeof *pool);
     pool->n_threads = n_threads;
+    pool->may_spin = n_threads <= thread_cores();
     pool->threads = calloc(n_threads, sizeof *pool->threads);
     int e = pool->threads ? 0 : ENOMEM;
     for (uint32_t i = 1; i < n_threads && !e; i++) {

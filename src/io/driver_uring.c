@@ -3,6 +3,7 @@
 #include <liburing.h>
 #include <stdlib.h>
 
+#include "base/spin.h"
 #include "io/reader_driver.h"
 
 struct ring {
@@ -11,6 +12,7 @@ struct ring {
     uint32_t n_fds;
     const uint8_t *buffer; /* registered range, NULL: none */
     size_t buffer_bytes;
+    struct patience patience;
 };
 
 static void ring_close(void *state)
@@ -88,14 +90,23 @@ static void ring_flush(void *state)
     (void)io_uring_submit(&ring->uring);
 }
 
+/* Blocks until a read is finished, or a signal comes. */
+static void wait_for_one(struct ring *ring)
+{
+    struct spin spin = spin_begin(&ring->patience);
+    if (io_uring_sq_ready(&ring->uring)) (void)io_uring_submit(&ring->uring);
+    while (!io_uring_cq_ready(&ring->uring) && spin_on(&spin)) {}
+    if (!io_uring_cq_ready(&ring->uring)) (void)io_uring_submit_and_wait(&ring->uring, 1);
+    spin_end(&spin, &ring->patience);
+}
+
 static size_t ring_reap(void *state, struct flight_result *out, size_t cap, bool wait)
 {
     struct ring *ring = state;
     struct io_uring_cqe *cqe;
     size_t n = 0;
     while (n < cap) {
-        int e = wait && n == 0 ? io_uring_submit_and_wait(&ring->uring, 1) : 0;
-        if (e == -EINTR) continue;
+        if (wait && n == 0) wait_for_one(ring);
         if (io_uring_peek_cqe(&ring->uring, &cqe) != 0) {
             if (wait && n == 0) continue;
             break;

@@ -1,0 +1,58 @@
+/*
+ * Spinning before sleeping. Waking a sleeper takes tens of microseconds, on a virtual machine with
+ * halted cores some hundred, which is more than most waits of a decoding step last. A waiter
+ * therefore spins for as long as recent waits suggest it pays: patience is long while waits end
+ * within LONG, and short after one that did not, so that an idle thread soon sleeps.
+ */
+#ifndef SLUICE_BASE_SPIN_H
+#define SLUICE_BASE_SPIN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/clock.h"
+
+enum { SPIN_SHORT_NS = 30 * 1000, SPIN_LONG_NS = 2 * 1000 * 1000 };
+
+/* What waiters of one kind have learnt; zeroed: short. Any thread may use it. */
+struct patience {
+    _Atomic bool is_long;
+};
+
+/* One wait. */
+struct spin {
+    uint64_t begin;
+    bool is_long;
+};
+
+static inline void spin_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static inline struct spin spin_begin(struct patience *patience)
+{
+    return (struct spin){clock_ns(),
+                         atomic_load_explicit(&patience->is_long, memory_order_relaxed)};
+}
+
+/* Whether a waiter that looks again after this call should; false: it should sleep. */
+static inline bool spin_on(const struct spin *spin)
+{
+    for (int i = 0; i < 8; i++) spin_relax();
+    return clock_ns() - spin->begin < (uint64_t)(spin->is_long ? SPIN_LONG_NS : SPIN_SHORT_NS);
+}
+
+/* The wait is over, slept through or not. */
+static inline void spin_end(const struct spin *spin, struct patience *patience)
+{
+    bool is_long = clock_ns() - spin->begin < SPIN_LONG_NS;
+    if (is_long != spin->is_long)
+        atomic_store_explicit(&patience->is_long, is_long, memory_order_relaxed);
+}
+
+#endif
