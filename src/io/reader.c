@@ -12,6 +12,8 @@
 
 enum {
     DEFAULT_DEPTH = 32,
+    DEFAULT_FLYING = 4 << 20,
+    LEAST_FLIGHTS = 2,
     DEFAULT_WORKERS = 8,
     MAX_TRIES = 64,
     FALLBACK_ALIGN = 4096,
@@ -42,6 +44,7 @@ struct reader {
     uint32_t n_flights, n_stalled; /* with the driver; not taken by it yet */
     uint32_t n_demand, n_prefetch; /* of both, by what they were submitted as */
     struct queue demand, prefetch;
+    uint64_t flying, most_flying; /* bytes of started reads; bound on them */
     uint64_t bytes;
     struct reader_info info;
 };
@@ -161,6 +164,7 @@ enum sluice_status reader_open(struct reader **out, const char *const *paths, ui
     r->state = options->driver_state;
     r->info.reason = "";
     r->info.depth = options->depth ? options->depth : DEFAULT_DEPTH;
+    r->most_flying = options->depth ? UINT64_MAX : DEFAULT_FLYING;
     enum sluice_status status = open_files(r, paths, n_paths, options, err);
     if (status == SLUICE_OK) status = alloc_flights(r, err);
     if (status == SLUICE_OK && !r->driver) status = choose_driver(r, options, err);
@@ -275,10 +279,17 @@ static uint32_t *count_of(struct reader *r, const struct read_op *op)
     return op->prefetch ? &r->n_prefetch : &r->n_demand;
 }
 
+/* Whether one more read would only wait in the drive, and make those before it finish later. */
+static bool is_enough(const struct reader *r, const struct read_op *op)
+{
+    return r->n_flights >= LEAST_FLIGHTS && r->flying + op->bytes > r->most_flying;
+}
+
 static bool start_next(struct reader *r)
 {
     struct queue *q = next_queue(r);
     if (r->n_stalled || !q || r->free_flight == (uint32_t)NO_FLIGHT) return false;
+    if (is_enough(r, &q->ops[q->head])) return false;
     struct flight *f = &r->flights[r->free_flight];
     f->op = q->ops[q->head];
     f->done = f->tries = 0;
@@ -287,6 +298,7 @@ static bool start_next(struct reader *r)
         f->op.prefetch = false; /* as in all that are free */
         return false;
     }
+    r->flying += f->op.bytes;
     ++*count_of(r, &f->op);
     queue_pop(q);
     return true;
@@ -418,6 +430,7 @@ static struct read_result land(struct reader *r, uint32_t index, int error)
     struct flight *f = &r->flights[index];
     struct read_result result = result_of(&f->op, error);
     --*count_of(r, &f->op);
+    r->flying -= f->op.bytes;
     if (!error) r->bytes += f->done;
     free_flight(r, index);
     return result;

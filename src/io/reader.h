@@ -1,6 +1,8 @@
 /*
  * Reading pieces of files, many at once. The reader keeps two queues. At most `depth` demand reads
- * are in flight. A prefetch read starts only while no demand read is queued or in flight, and at
+ * are in flight, and by default no more bytes than keep a drive busy: some drives finish all
+ * reads they have at about the same time, so that what is asked for too early delays what is
+ * computed first. A prefetch read starts only while no demand read is queued or in flight, and at
  * most an eighth of the depth are in flight at once, so that it hardly delays the demand reads that
  * come after it. Short reads are continued and interrupted ones repeated, so that a result is
  * either all the bytes that were needed or an error. How reads are carried out is a driver's
@@ -19,7 +21,7 @@ struct driver;
 
 struct reader_options {
     enum reader_kind kind;
-    uint32_t depth;   /* most reads in flight; 0: 32 */
+    uint32_t depth;   /* most reads in flight; 0: 32, and beyond two of them 4 MiB */
     uint32_t workers; /* threads of the pread driver; 0: 8 */
     bool buffered;    /* through the page cache even where O_DIRECT works */
     /* Tests: reads go through this driver instead; the reader takes its state, even on error. */

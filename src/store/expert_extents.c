@@ -59,37 +59,58 @@ static uint32_t sort_parts(const struct expert_extents *e, uint32_t order[EXPERT
     return n;
 }
 
-void extents_windows(const struct expert_extents *e, uint32_t align, struct expert_windows *out)
+/* Joins the parts to windows; part_off: for now from the beginning of the part's window. */
+static void join_parts(const struct expert_extents *e, uint32_t align, struct expert_windows *out,
+                       uint32_t window_of[EXPERT_PARTS])
 {
     uint32_t order[EXPERT_PARTS];
     uint32_t n = sort_parts(e, order);
-    uint64_t slot_off = 0;
-    *out = (struct expert_windows){0};
     for (uint32_t i = 0; i < n; i++) {
         const struct extent *x = &e->part[order[i]];
         struct window *w = out->n ? &out->window[out->n - 1] : NULL;
         uint64_t end = x->offset + x->bytes;
         bool touches = w && w->file == x->file && x->offset <= w->offset + w->bytes;
         if (!touches) {
-            if (w) slot_off += w->bytes;
             w = &out->window[out->n++];
-            *w = (struct window){
-                .file = x->file, .offset = x->offset / align * align, .slot_off = slot_off};
+            *w = (struct window){.file = x->file, .offset = x->offset / align * align};
         }
         if (end - w->offset > w->need) w->need = end - w->offset;
         w->bytes = align_up(w->need, align);
-        out->part_off[order[i]] = w->slot_off + (x->offset - w->offset);
+        window_of[order[i]] = out->n - 1;
+        out->part_off[order[i]] = x->offset - w->offset;
     }
+}
+
+void extents_windows(const struct expert_extents *e, uint32_t align, struct expert_windows *out)
+{
+    uint32_t window_of[EXPERT_PARTS];
+    uint64_t slot_off = 0;
+    *out = (struct expert_windows){0};
+    join_parts(e, align, out, window_of);
+    for (uint32_t i = 0; i < out->n; i++) {
+        struct window *w = &out->window[i];
+        if (w->bytes >= LARGE_WINDOW) slot_off = align_up(slot_off, WINDOW_PAGE);
+        w->slot_off = slot_off;
+        slot_off += w->bytes;
+    }
+    for (uint32_t p = 0; p < EXPERT_PARTS; p++)
+        if (e->part[p].bytes) out->part_off[p] += out->window[window_of[p]].slot_off;
 }
 
 uint64_t extents_slot_bytes(const struct expert_view *shape, uint32_t align)
 {
     struct part_ref parts[EXPERT_PARTS];
     uint64_t total = 0;
+    uint32_t n = 0;
     extents_parts(shape, parts);
-    for (uint32_t p = 0; p < EXPERT_PARTS; p++)
-        if (parts[p].bytes) total += align_up(parts[p].bytes + align - 1, align);
-    return total;
+    for (uint32_t p = 0; p < EXPERT_PARTS; p++) {
+        if (parts[p].bytes == 0) continue;
+        total += align_up(parts[p].bytes + align - 1, align);
+        n++;
+    }
+    if (total < LARGE_WINDOW) return total;
+    uint64_t most_large = total / LARGE_WINDOW;
+    return align_up(total + (most_large < n ? most_large : n) * WINDOW_PAGE, WINDOW_PAGE);
 }
 
 struct expert_view extents_view(const struct expert_view *mapped,

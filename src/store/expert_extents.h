@@ -20,8 +20,12 @@ struct expert_extents {
 
 /*
  * Windows to read: parts that touch in the file are one window; each begins and ends at a multiple
- * of align and lands at slot_off. Lead-in bytes stay in the slot.
+ * of align and lands at slot_off. Lead-in bytes stay in the slot. Large windows land at the
+ * beginning of a page of a slot that begins at one: a drive, or the host of a virtual one, may have
+ * to copy twice what lands elsewhere.
  */
+enum { LARGE_WINDOW = 64 << 10, WINDOW_PAGE = 4096 };
+
 struct window {
     uint32_t file;
     uint64_t offset;

@@ -342,6 +342,41 @@ static void test_prefetch_alone(void)
     corpus_release(&c);
 }
 
+/* Without a depth, reads in flight are bounded by their bytes too, but for the second one. */
+static void test_bytes_in_flight(void)
+{
+    static const struct {
+        uint32_t depth, bytes, most;
+    } cases[] = {
+        {0, 1 << 20, 4}, {0, (1 << 20) - 4096, 4}, {0, 800 << 10, 5}, {0, 4096, 12},
+        {0, 8 << 20, 2}, {12, 8 << 20, 12},        {3, 4096, 3},
+    };
+    enum { READS = 12 };
+    struct corpus c;
+    struct read_result res;
+    REQUIRE(corpus_make(&c));
+    for (uint32_t i = 0; i < COUNT_OF(cases); i++) {
+        uint32_t bytes = cases[i].bytes, need = bytes < 1 << 20 ? bytes : 1 << 20;
+        uint8_t *memory = must(aligned_alloc(LARGEST_ALIGN, (size_t)READS * bytes));
+        struct reader_options o = {.depth = cases[i].depth};
+        REQUIRE(use_faults(&o, INNER_NONE, &(struct fault_options){.delay = 2, .reorder = true}));
+        struct reader *r = open_reader(&c, &o);
+        for (uint32_t k = 0; k < READS; k++) {
+            struct read_op op = {
+                .bytes = bytes, .need = need, .into = memory + (size_t)k * bytes, .tag = k};
+            CHECK_OK(reader_submit(r, &op, &err));
+        }
+        uint32_t n = 0;
+        for (; reader_poll(r, &res, 1, true); n++)
+            CHECK(!res.error && memcmp(memory + res.tag * bytes, c.bytes[0], need) == 0);
+        uint32_t most = driver_fault_most(o.driver_state);
+        CHECK(n == READS && most == cases[i].most, "case %u: %u reads, %u together", i, n, most);
+        reader_close(&r);
+        free(memory);
+    }
+    corpus_release(&c);
+}
+
 /* A guess that is wanted joins the demand reads; one that is not is dropped before it starts. */
 static void test_promote_and_withdraw(void)
 {
@@ -647,6 +682,7 @@ static void test_small_memlock(void)
     C(lasting_faults_end)                                                                          \
     C(failure_is_of_one_read)                                                                      \
     C(demand_before_prefetch)                                                                      \
+    C(bytes_in_flight)                                                                             \
     C(prefetch_alone)                                                                              \
     C(promote_and_withdraw)                                                                        \
     C(queue_grows)                                                                                 \
