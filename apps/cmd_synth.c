@@ -5,12 +5,13 @@
 
 enum sluice_status cmd_synth(struct app *app, struct sluice_error *err)
 {
+    static const uint32_t bits[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
     const struct args *args = app->args;
     struct synth_options options = {
         .like = args->like,
         .layers = (uint32_t)args->layers,
-        .bits = (uint32_t)args->bits,
-        .group = (uint32_t)args->group,
+        .bits = bits[args->bits],
+        .group = groups[args->group],
         .layout = (enum synth_layout)args->layout,
         .seed = args->seed,
     };

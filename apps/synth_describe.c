@@ -39,6 +39,8 @@ const char *synth_names(void)
     return "qwen3.6-35b-a3b, qwen3.5-397b-a17b";
 }
 
+enum { MAX_LAYERS = 4096 };
+
 struct shape {
     uint32_t hidden, layers, vocab, heads, kv_heads, head_dim;
     uint32_t k_heads, v_heads, dk, dv, conv, experts, inter, shared, interval;
@@ -73,12 +75,15 @@ static enum sluice_status add(struct maker *k, const char *name, const char *dty
                                .lo = lo,
                                .hi = hi};
     snprintf(t->name, sizeof t->name, "%s", name);
+    bool fits = true;
     for (uint32_t i = 0; i < rank; i++) {
         t->shape[i] = shape[i];
-        t->bytes *= shape[i];
+        fits = fits && !__builtin_mul_overflow(t->bytes, shape[i], &t->bytes);
     }
-    m->bytes += t->bytes;
-    return SLUICE_OK;
+    fits = fits && !__builtin_add_overflow(m->bytes, t->bytes, &m->bytes) && m->bytes <= INT64_MAX;
+    if (fits) return SLUICE_OK;
+    return fail(k->err, SLUICE_E_FORMAT, "with tensor '%s' the model is larger than any file",
+                name);
 }
 
 /*
@@ -99,6 +104,11 @@ static enum sluice_status add_matrix(struct maker *k, const char *base, uint64_t
         float range = deviation * sqrtf(3.0f);
         return add(k, name, "BF16", rank, dims, SYNTH_UNIFORM, -range, range);
     }
+    if (cols % k->o->group)
+        return fail(k->err, SLUICE_E_ARGUMENT,
+                    "'%s' has rows of %llu weights, which groups of %u do not divide; give a "
+                    "smaller --group",
+                    base, (unsigned long long)cols, k->o->group);
     float levels = (float)((1u << bits) - 1);
     float scale = deviation * sqrtf(12.0f / (levels * (levels + 2.0f)));
     shape[2] = cols * bits / 32;
@@ -142,9 +152,9 @@ static enum sluice_status add_attention(struct maker *k, uint32_t l)
 {
     const struct shape *s = &k->s;
     char name[160];
-    uint32_t bits = k->o->bits, q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
-    TRY(add_matrix(k, in_layer(name, k, l, "self_attn.q_proj"), 0, 2 * (uint64_t)q, s->hidden, bits,
-                   1));
+    uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
+    uint32_t bits = k->o->bits;
+    TRY(add_matrix(k, in_layer(name, k, l, "self_attn.q_proj"), 0, 2 * q, s->hidden, bits, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.k_proj"), 0, kv, s->hidden, bits, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.v_proj"), 0, kv, s->hidden, bits, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.o_proj"), 0, s->hidden, q, bits,
@@ -280,6 +290,12 @@ static enum sluice_status read_shape(struct maker *k, const json_t *text)
     if (json_object_get(text, "full_attention_interval"))
         TRY(need(k, text, "full_attention_interval", &s->interval));
     k->layer_types = json_object_get(text, "layer_types");
+    if (s->layers > MAX_LAYERS)
+        return fail(k->err, SLUICE_E_FORMAT, "the config has %u layers, more than %d", s->layers,
+                    MAX_LAYERS);
+    if (json_is_array(k->layer_types) && json_array_size(k->layer_types) != s->layers)
+        return fail(k->err, SLUICE_E_FORMAT, "the config has %u layers and %zu layer_types",
+                    s->layers, json_array_size(k->layer_types));
     const json_t *tied = json_object_get(k->m->config, "tie_word_embeddings");
     if (!tied) tied = json_object_get(text, "tie_word_embeddings");
     s->tied = json_is_true(tied);
@@ -344,6 +360,7 @@ static enum sluice_status describe(struct maker *k)
                     type ? type : "(none)");
     TRY(cut_layers(k, text));
     TRY(read_shape(k, text));
+    json_object_del(k->m->config, "quantization");
     json_object_del(k->m->config, "quantization_config");
     TRY(add_quantization(k));
     return add_all(k);
