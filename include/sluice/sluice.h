@@ -142,8 +142,9 @@ struct sluice_engine_options {
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
 
 /*
- * Opens the model at path (a folder with config.json and safetensors files). Dense weights are read
- * into memory, experts when they are needed, unless io is SLUICE_IO_MMAP. options may be NULL.
+ * Opens the model at path: a folder with config.json and safetensors files, a GGUF file (any part
+ * of a split one), or a folder of one GGUF model. Dense weights are read into memory, experts when
+ * they are needed, unless io is SLUICE_IO_MMAP. options may be NULL.
  * Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM, ARGUMENT, BUDGET (ram_bytes are too
  * few, and how many would do). A missing or unusable tokenizer is no error here.
  */
@@ -287,7 +288,7 @@ sluice_eval(sluice_engine *engine, const struct sluice_segment *segments, size_t
  * NO_TOKENIZER.
  */
 
-/* Opens the tokenizer of a model folder, without its weights. Errors: NO_TOKENIZER, FORMAT, ... */
+/* Opens the tokenizer of a model, without its weights; see sluice_engine_open. Errors: NO_TOKENIZER, FORMAT, ... */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_tokenizer_open(sluice_tokenizer **tokenizer, const char *path, struct sluice_error *err);
 SLUICE_API void sluice_tokenizer_close(sluice_tokenizer **tokenizer);

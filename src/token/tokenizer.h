@@ -36,7 +36,8 @@ struct sluice_tokenizer {
 };
 
 /*
- * Opens the tokenizer in a model folder: tokenizer.json and, if there, tokenizer_config.json.
+ * Opens the tokenizer in a model folder: tokenizer.json and, if there, tokenizer_config.json; else
+ * that of the metadata of a GGUF file, which folder may be itself.
  * Errors: NO_TOKENIZER when there is none, or of a kind that is not known; FORMAT, IO, NOMEM.
  */
 enum sluice_status tokenizer_open(const char *folder, struct sluice_tokenizer **out,

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "io/file.h"
+#include "token/gguf_tokenizer.h"
 #include "token/token_json.h"
 #include "token/tokenizer.h"
 #include "token/utf8.h"
@@ -325,6 +326,8 @@ enum sluice_status tokenizer_open(const char *folder, struct sluice_tokenizer **
     const char *config = arena_printf(&paths, "%s/tokenizer_config.json", folder);
     if (!json || !config)
         status = err_nomem(err, "path", strlen(folder));
+    else if (!file_exists(json) && gguf_tokenizer_at(folder))
+        status = gguf_tokenizer_open(folder, out, err);
     else if (!file_exists(json))
         status = no_tokenizer_json(folder, &paths, err);
     else

@@ -1,4 +1,5 @@
 """GGUF files: reference checkpoints written as such give the outputs of the reference."""
+import json
 import struct
 
 import gguf_writer
@@ -160,6 +161,84 @@ def check_draft_layers(tap, sluice):
             complaints.append("the logits differ")
 
 
+# Texts and ids lie beside the repository; ids there are without the token that begins a text.
+VOCABULARIES = {"gpt-2": [], "starcoder": [], "deepseek-llm": ["100000"]}
+SEPARATOR = b"\n__ggml_vocab_test__\n"
+
+
+def check_vocabularies(tap, sluice):
+    folder = harness.SHARED.parent / "tokenizers"
+    for name, before in VOCABULARIES.items():
+        file = folder / f"ggml-vocab-{name}.gguf"
+        if not file.exists():
+            tap.skip(f"vocabulary of {name}", f"{folder.name} is not beside the repository")
+            continue
+        with tap.case(f"vocabulary of {name}: the ids of every text, and back") as complaints:
+            texts = file.with_suffix(".gguf.inp").read_bytes().split(SEPARATOR)
+            ids = file.with_suffix(".gguf.out").read_text().split("\n")
+            if len(texts) != len(ids) or len(texts) < 40:
+                complaints.append(f"{len(texts)} texts, {len(ids)} lines of ids")
+            for text, line in zip(texts, ids):
+                got = sluice.good("tokenize", file, stdin=text).out.decode().split()
+                if got != before + line.split():
+                    complaints.append(f"{text!r}: want {line}, got {got}")
+                back = sluice.good("detokenize", file, "--ids", "-", stdin=line.encode()).out
+                if back.rstrip(b"\n") != text.rstrip(b"\n"):
+                    complaints.append(f"{line} becomes {back!r}, not {text!r}")
+        with tap.case(f"vocabulary of {name}: there is no model in it") as complaints:
+            result = sluice.run("inspect", file)
+            if result.code != 1 or "holds no tensors" not in result.err:
+                complaints.append(f"{result!r}")
+
+
+def vocabulary_keys(folder):
+    """What a GGUF file has of a tokenizer.json without peculiarities."""
+    source = json.loads((folder / "tokenizer.json").read_text())
+    added = {t["id"]: t for t in source["added_tokens"]}
+    by_id = {id: text for text, id in source["model"]["vocab"].items()}
+    by_id.update((id, t["content"]) for id, t in added.items())
+    kinds = [(3 if added[i]["special"] else 4) if i in added else 1 for i in range(len(by_id))]
+    merges = [m if isinstance(m, str) else " ".join(m) for m in source["model"]["merges"]]
+    ggml = "tokenizer.ggml."
+    return {ggml + "model": (STRING, "gpt2"), ggml + "pre": (STRING, "qwen35"),
+            ggml + "tokens": (ARRAY, (STRING, [by_id[i] for i in range(len(by_id))])),
+            ggml + "token_type": (ARRAY, (gguf_writer.I32, kinds)),
+            ggml + "merges": (ARRAY, (STRING, merges))}
+
+
+def check_text(tap, sluice):
+    """The storyteller's tokenizer as metadata gives the ids of its tokenizer.json."""
+    with tap.case("metadata and tokenizer.json give the same ids") as complaints, \
+            harness.temporary_folder() as folder:
+        file = folder / "vocabulary.gguf"
+        keys = vocabulary_keys(harness.STORYTELLER)
+        gguf_writer.write(file, keys, {})
+        for text in TEXTS:
+            ids = [sluice.good("tokenize", model, stdin=text.encode()).out
+                   for model in (harness.STORYTELLER, file, folder)]
+            if ids[0] != ids[1] or ids[1] != ids[2]:
+                complaints.append(f"{text!r}: {ids}")
+    with tap.case("an unknown way to split is an error for text, not for ids") as complaints, \
+            harness.temporary_folder() as folder:
+        model_keys, tensors = gguf_writer.qwen35moe(harness.REFERENCES / "qwen3_5_moe")
+        for name, item in keys.items():
+            model_keys[name] = item
+        model_keys["tokenizer.ggml.pre"] = (STRING, "another")
+        for name in ("tokens", "token_type"):
+            kind, (item, values) = keys["tokenizer.ggml." + name]
+            model_keys["tokenizer.ggml." + name] = (kind, (item, values[:300]))
+        file = folder / "model.gguf"
+        gguf_writer.write(file, model_keys, tensors)
+        sluice.good("run", file, "--ids", "-", "--print-ids", "-n", 1, stdin=b"5")
+        result = sluice.run("run", file, "--prompt", "text")
+        if result.code != 1 or "'another'" not in result.err:
+            complaints.append(f"{result!r}")
+
+
+TEXTS = ("Once upon a time there was", "<|im_start|>user\nHi<|im_end|>\n", "cafe\u0301 12345\n\n  x",
+         "", " ", "I'll NOT, won't  do\tit!\r\n")
+
+
 def tests(tap, sluice):
     for name in QWEN:
         check_reference(tap, sluice, name, gguf_writer.qwen35moe)
@@ -167,6 +246,8 @@ def tests(tap, sluice):
     check_draft_layers(tap, sluice)
     check_commands(tap, sluice)
     check_damages(tap, sluice)
+    check_text(tap, sluice)
+    check_vocabularies(tap, sluice)
 
 
 harness.main(tests)
