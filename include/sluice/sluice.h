@@ -288,7 +288,7 @@ sluice_eval(sluice_engine *engine, const struct sluice_segment *segments, size_t
  * NO_TOKENIZER.
  */
 
-/* Opens the tokenizer of a model, without its weights; see sluice_engine_open. Errors: NO_TOKENIZER, FORMAT, ... */
+/* Opens the tokenizer of a model or of a GGUF vocabulary. Errors: NO_TOKENIZER, FORMAT, ... */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_tokenizer_open(sluice_tokenizer **tokenizer, const char *path, struct sluice_error *err);
 SLUICE_API void sluice_tokenizer_close(sluice_tokenizer **tokenizer);
