@@ -57,6 +57,7 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->n_slots = (uint32_t)numbers_last(&args->slots);
     options->io = (enum sluice_io)args->io;
     options->policy = (enum sluice_policy)args->policy;
+    options->prefetch = (enum sluice_prefetch)args->prefetch;
     options->queue_depth = (uint32_t)args->queue_depth;
     options->preload = args->preload;
     options->plan_ctx = app->plan_ctx ? app->plan_ctx : (uint32_t)args->ctx;

@@ -101,6 +101,15 @@ enum sluice_policy {
     SLUICE_POLICY_AUTO = 3,  /* whichever would have read least lately; the default */
 };
 
+/* How experts are read before the router asks for them. It changes no bit of any result. */
+enum sluice_prefetch {
+    SLUICE_PREFETCH_OFF = 0,    /* not at all; the default */
+    SLUICE_PREFETCH_LAST = 1,   /* those that the layer used for the session's last token */
+    SLUICE_PREFETCH_ROUTER = 2, /* those that its router chooses when shown the stream before
+                                   attention */
+    SLUICE_PREFETCH_AUTO = 3,   /* whichever makes tokens faster here, if any does */
+};
+
 /* Receives one line of text without newline. May be called from the thread inside a call. */
 typedef void sluice_log_fn(void *user, enum sluice_log_level level, const char *message);
 
@@ -137,6 +146,7 @@ struct sluice_engine_options {
      * each expert when it is read for the first time. Experts that are mapped are not.
      */
     bool verify;
+    enum sluice_prefetch prefetch; /* default SLUICE_PREFETCH_OFF */
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);

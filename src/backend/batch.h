@@ -17,4 +17,13 @@ struct batch {
     struct batch_segment *segments;
 };
 
+/* A batch with a long segment evaluates a prompt: what it uses says little about decoding. */
+static inline bool batch_is_prompt(const struct batch *batch)
+{
+    enum { DECODE_TOKENS = 8 };
+    for (uint32_t i = 0; i < batch->n_segments; i++)
+        if (batch->segments[i].count > DECODE_TOKENS) return true;
+    return false;
+}
+
 #endif

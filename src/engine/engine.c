@@ -42,6 +42,8 @@ static enum sluice_status take_options(struct sluice_engine *e,
                        (int)o->precision);
     if (o->io > SLUICE_IO_MMAP)
         return err_set(err, SLUICE_E_ARGUMENT, "I/O engine %d is unknown", (int)o->io);
+    if (o->prefetch > SLUICE_PREFETCH_AUTO)
+        return err_set(err, SLUICE_E_ARGUMENT, "prefetch %d is unknown", (int)o->prefetch);
     if (o->policy > SLUICE_POLICY_AUTO)
         return err_set(err, SLUICE_E_ARGUMENT, "policy %d is unknown", (int)o->policy);
     e->log = (struct log){o->log, o->log_user};
@@ -74,6 +76,7 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
     uint32_t features;
     TRY(take_features(e, &features, err));
     TRY(layout_from_graph(&e->layout, &m->graph, exact ? KV_F32 : KV_F16, err));
+    if (prefetch_can(e, PREFETCH_LAST)) e->layout.n_picks = (size_t)m->n_banks * m->n_picks;
     e->max_outputs = tail_rows(e);
     struct cpu_options o = {.n_threads = e->options.n_threads,
                             .features = features,
@@ -99,10 +102,13 @@ static enum sluice_status open_tokenizer(struct sluice_engine *e, struct sluice_
 
 static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_error *err)
 {
-    struct model_options options = {
-        .keep_hidden = e->options.keep_hidden, .n_picks = e->options.top_k_experts, .log = &e->log};
+    struct model_options options = {.keep_hidden = e->options.keep_hidden,
+                                    .n_picks = e->options.top_k_experts,
+                                    .guess = prefetch_can(e, PREFETCH_ROUTER),
+                                    .log = &e->log};
     TRY(checkpoint_open(&e->checkpoint, e->path, err));
     TRY(model_init(&e->model, &e->checkpoint, &options, err));
+    TRY(prefetch_open(e, err));
     TRY(verify_open(e, err));
     TRY(open_tokenizer(e, err));
     TRY(open_backend(e, err));
@@ -282,6 +288,12 @@ void sluice_engine_get_stats(const sluice_engine *engine, struct sluice_stats *s
         full.expert_misses = io.misses;
         full.bytes_read = io.bytes_read;
         full.wait_ns = io.wait_ns;
+        full.prefetch_predicted = io.guesses;
+        full.prefetch_right = io.guesses_right;
+        full.prefetch_read = io.guesses_read;
+        full.prefetch_useful = io.guesses_useful;
+        full.prefetch_late = io.guesses_late;
+        full.prefetch_wasted = io.guesses_wasted_bytes;
     }
     pthread_mutex_unlock(&e->run_lock);
     full.size = stats->size;

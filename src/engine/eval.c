@@ -250,9 +250,12 @@ static enum sluice_status run_call(struct call *c)
     while (c->total_done < c->total) {
         struct batch batch;
         TRY(next_piece(c, &batch));
+        uint64_t start = clock_ns();
+        prefetch_begin(c->e, &batch);
         TRY(cpu_run(c->e->backend, &batch, 0, c->e->model.tail_node, c->err));
         if (c->options.hidden) copy_hidden(c, &batch);
         TRY(run_tails(c, &batch));
+        prefetch_end(c->e, &batch, clock_ns() - start);
         commit(c, &batch);
         if (c->options.progress) c->options.progress(c->options.user, c->total_done, c->total);
         if (c->total_done < c->total && c->options.cancelled &&

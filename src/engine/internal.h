@@ -10,6 +10,7 @@
 #include "state/sequence.h"
 #include "store/expert_store.h"
 #include "store/pack_check.h"
+#include "store/prefetch_trial.h"
 #include "store/resident.h"
 
 struct call_memory;
@@ -37,7 +38,8 @@ struct sluice_engine {
     struct expert_store *store; /* NULL: experts are mapped */
     struct pack_check pack;     /* of a packed store, unless checking is off */
     bool packed;
-    uint32_t max_outputs; /* rows of the tail in one run */
+    struct prefetch_trial prefetch; /* of SLUICE_PREFETCH_AUTO */
+    uint32_t max_outputs;           /* rows of the tail in one run */
     struct sluice_tokenizer *tokenizer;
     struct sluice_error tokenizer_error;
     pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
@@ -66,6 +68,15 @@ enum sluice_status verify_dense(const struct sluice_engine *e, const struct wmat
 /* store_check_fn of the engine. */
 enum sluice_status verify_expert(const void *user, const struct expert_bank *bank, uint32_t expert,
                                  const struct expert_view *view, struct sluice_error *err);
+
+/* read_ahead.c */
+bool prefetch_can(const struct sluice_engine *e, enum prefetch_kind kind);
+/* Errors: ARGUMENT, UNSUPPORTED: the prefetch that was asked for cannot be had. */
+enum sluice_status prefetch_open(struct sluice_engine *e, struct sluice_error *err);
+/* Chooses how experts are guessed in the batch that comes. */
+void prefetch_begin(struct sluice_engine *e, const struct batch *batch);
+/* The batch took that long, body and tails. */
+void prefetch_end(struct sluice_engine *e, const struct batch *batch, uint64_t ns);
 
 /* eval.c */
 void call_memory_free(struct call_memory **memory);

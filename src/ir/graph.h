@@ -140,6 +140,7 @@ buf_delta_qkv push_delta_norm(struct graph *g, struct op_delta_norm op);
 struct decay_and_beta push_decay_beta(struct graph *g, struct op_decay_beta op);
 buf_delta_out push_delta_net(struct graph *g, struct op_delta_net op);
 buf_value_out push_gated_norm(struct graph *g, struct op_gated_norm op);
+buf_guess_ids push_guess_experts(struct graph *g, struct op_guess_experts op);
 struct picks push_router(struct graph *g, struct op_router op);
 struct grouped_picks push_group_picks(struct graph *g, struct op_group_picks op);
 buf_expert_input push_gather_rows(struct graph *g, struct op_gather_rows op);

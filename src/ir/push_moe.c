@@ -1,6 +1,29 @@
 /* Push functions of the MoE block: router, grouping of picks, experts, combination. */
 #include "ir/build.h"
 
+/* The ids are nobody's operand: the backend hands them to whoever reads experts. */
+buf_guess_ids push_guess_experts(struct graph *g, struct op_guess_experts guess_experts)
+{
+    BUILD_INPUTS(g, guess_experts);
+    uint32_t width = build_width(g, guess_experts.x.id);
+    const struct weight_decl *bank = build_weight(g, guess_experts.bank.id);
+    const struct weight_decl *router = build_weight(g, guess_experts.router.id);
+    uint32_t norm = build_weight(g, guess_experts.norm.id)->cols, k = guess_experts.k;
+    build_check(g, norm == width, "guess_experts", "width of the norm", norm, width);
+    build_check(g, router->cols == width, "guess_experts", "row width", width, router->cols);
+    build_check(g, router->rows == bank->n_experts, "guess_experts", "number of experts",
+                router->rows, bank->n_experts);
+    build_check(g, k >= 1 && k <= router->rows, "guess_experts", "experts per token", k,
+                router->rows);
+    guess_experts.input = (buf_guess_input){build_buffer(g, ROLE_guess_input, width)};
+    guess_experts.logits = (buf_guess_logits){build_buffer(g, ROLE_guess_logits, router->rows)};
+    guess_experts.ids = (buf_guess_ids){build_buffer(g, ROLE_guess_ids, k)};
+    guess_experts.weights = (buf_guess_weights){build_buffer(g, ROLE_guess_weights, k)};
+    BUILD_NODE(g, guess_experts);
+    graph_keep(g, guess_experts.ids);
+    return guess_experts.ids;
+}
+
 struct picks push_router(struct graph *g, struct op_router router)
 {
     BUILD_INPUTS(g, router);

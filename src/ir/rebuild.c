@@ -53,6 +53,7 @@ static void push_again(struct graph *r, const struct node *node)
 #define AGAIN(op)                                                                                  \
     case OP_KIND_##op: push_##op(r, node->u.op); break;
         AGAIN(embed)
+        AGAIN(guess_experts)
         AGAIN(rope_angles)
         AGAIN(split_q_gate)
         AGAIN(kv_append)

@@ -18,6 +18,7 @@ enum tensor_kind { TENSOR_UNCLAIMED, TENSOR_DENSE, TENSOR_EXPERT, TENSOR_SKIPPED
 struct model_options {
     bool keep_hidden; /* the graph keeps every layer's output */
     uint32_t n_picks; /* experts per token; 0: the config's */
+    bool guess;       /* the graph guesses what its routers will choose, where the family can */
     const struct log *log;
 };
 

@@ -16,6 +16,7 @@ struct config {
     uint32_t experts, picks, expert_inter, shared_inter;
     bool *linear; /* per layer: DeltaNet instead of attention */
     bool tiled;   /* order of the v heads */
+    bool guess;
 };
 
 static const float delta_norm_eps = 1e-6f;
@@ -98,6 +99,7 @@ static enum sluice_status read_config(struct config *c, const struct json_node *
                                       struct arena *arena, const struct model_options *options,
                                       struct sluice_error *err)
 {
+    c->guess = options->guess;
     TRY(config_read_frame(node, 1e-6, &c->frame, err));
     TRY(config_expect_string(node, "hidden_act", "silu", err));
     TRY(read_layer_types(c, node, arena, err));
@@ -157,12 +159,25 @@ static buf_attn_proj delta_net(struct graph *g, const struct config *c, buf_attn
     return push_delta_proj(g, value, WEIGHT(g, delta_proj, c->frame.hidden, values));
 }
 
-/* x + sum of chosen experts + sigmoid(gate) * shared expert, all of norm(x) */
-static buf_hidden moe(struct graph *g, const struct config *c, buf_residual x)
+/* What the MoE block shares with the guess of its picks. */
+struct routing {
+    wt_moe_norm norm;
+    wt_router_proj router;
+    wt_experts bank;
+};
+
+static struct routing routing_weights(struct graph *g, const struct config *c)
 {
-    buf_moe_input in = push_moe_norm(g, x, WEIGHT(g, moe_norm, 1, c->frame.hidden), c->frame.eps);
-    buf_router_logits scores =
-        push_router_proj(g, in, WEIGHT(g, router_proj, c->experts, c->frame.hidden));
+    return (struct routing){.norm = WEIGHT(g, moe_norm, 1, c->frame.hidden),
+                            .router = WEIGHT(g, router_proj, c->experts, c->frame.hidden),
+                            .bank = graph_experts(g, c->experts, c->expert_inter, c->frame.hidden)};
+}
+
+/* x + sum of chosen experts + sigmoid(gate) * shared expert, all of norm(x) */
+static buf_hidden moe(struct graph *g, const struct config *c, struct routing w, buf_residual x)
+{
+    buf_moe_input in = push_moe_norm(g, x, w.norm, c->frame.eps);
+    buf_router_logits scores = push_router_proj(g, in, w.router);
     struct picks picks = PUSH(g, router, .logits = scores, .k = c->picks, .normalize = true);
     struct grouped_picks grouped = PUSH(g, group_picks, .ids = picks.ids, .n_experts = c->experts);
 
@@ -178,9 +193,7 @@ static buf_hidden moe(struct graph *g, const struct config *c, buf_residual x)
                                   WEIGHT(g, shared_ffn_down_proj, c->frame.hidden, inter));
 
     buf_expert_input rows = PUSH(g, gather_rows, .x = in, .rows = grouped.rows);
-    buf_expert_out out =
-        PUSH(g, experts, .x = rows, .offsets = grouped.offsets,
-             .bank = graph_experts(g, c->experts, c->expert_inter, c->frame.hidden));
+    buf_expert_out out = PUSH(g, experts, .x = rows, .offsets = grouped.offsets, .bank = w.bank);
     buf_moe_sum sum =
         PUSH(g, expert_sum, .x = out, .places = grouped.places, .weights = picks.weights);
     return PUSH(g, combine, .residual = x, .moe = sum, .shared = shared, .gate = shared_gate);
@@ -190,10 +203,14 @@ static buf_hidden layer(struct graph *g, const void *config, uint32_t l, buf_str
                         buf_rope_table table)
 {
     const struct config *c = config;
+    struct routing w = routing_weights(g, c);
+    if (c->guess)
+        PUSH(g, guess_experts, .x = x, .norm = w.norm, .router = w.router, .bank = w.bank,
+             .k = c->picks, .eps = c->frame.eps);
     buf_attn_input in =
         push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, c->frame.hidden), c->frame.eps);
     buf_attn_proj delta = c->linear[l] ? delta_net(g, c, in) : attention(g, c, in, table);
-    return moe(g, c, PUSH(g, residual_add, .stream = x, .delta = delta));
+    return moe(g, c, w, PUSH(g, residual_add, .stream = x, .delta = delta));
 }
 
 static enum sluice_status build(struct model *m, const struct json_node *node,

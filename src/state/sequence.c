@@ -65,6 +65,11 @@ size_t layout_recurrent_bytes(const struct state_layout *layout)
     return 2 * layout->recurrent_floats * sizeof(float);
 }
 
+static void forget_picks(struct sequence *seq)
+{
+    for (size_t i = 0; i < seq->layout->n_picks; i++) seq->picks[i] = -1;
+}
+
 enum sluice_status sequence_init(struct sequence *seq, const struct state_layout *layout,
                                  uint32_t n_ctx, struct sluice_error *err)
 {
@@ -76,11 +81,15 @@ enum sluice_status sequence_init(struct sequence *seq, const struct state_layout
         void *pages = NULL;
         seq->recurrent[0] = mem_alloc(state_bytes);
         seq->recurrent[1] = mem_alloc(state_bytes);
-        ok = seq->recurrent[0] && seq->recurrent[1] && mem_reserve(bytes, &pages);
+        seq->picks = malloc((layout->n_picks + 1) * sizeof *seq->picks);
+        ok = seq->recurrent[0] && seq->recurrent[1] && seq->picks && mem_reserve(bytes, &pages);
         seq->pages = pages;
         seq->pages_bytes = bytes;
     }
-    if (ok) return SLUICE_OK;
+    if (ok) {
+        forget_picks(seq);
+        return SLUICE_OK;
+    }
     sequence_release(seq);
     return err_nomem(err, "session", bytes);
 }
@@ -90,6 +99,7 @@ void sequence_release(struct sequence *seq)
     mem_unreserve(seq->pages, seq->pages_bytes);
     mem_free(seq->recurrent[0]);
     mem_free(seq->recurrent[1]);
+    free(seq->picks);
     *seq = (struct sequence){0};
 }
 
@@ -97,6 +107,7 @@ void sequence_reset(struct sequence *seq)
 {
     seq->position = 0;
     seq->committed = 0;
+    forget_picks(seq);
     memset(seq->recurrent[0], 0, seq->layout->recurrent_floats * sizeof(float));
 }
 

@@ -27,6 +27,7 @@ struct state_layout {
     } * recurrent;
     size_t page_bytes;
     size_t recurrent_floats;
+    size_t n_picks; /* expert picks of a token in all layers that sequences remember; 0: none */
 };
 
 /* Adding gives the index of the new state among its kind. False: out of memory or too large. */
@@ -45,6 +46,8 @@ struct sequence {
     size_t pages_bytes;
     float *recurrent[2];
     uint32_t committed; /* which of the two */
+    /* [n_picks]: experts that the last token used, -1: none yet. A hint, not part of the state. */
+    int32_t *picks;
 };
 
 /* An empty sequence; states are zero. layout must outlive it. Errors: NOMEM. */

@@ -12,6 +12,9 @@
 
 #include "store/expert_store.h"
 
+/* Where guesses come from: what the sequence's last token used, or the router before its time. */
+enum prefetch_kind { PREFETCH_OFF, PREFETCH_LAST, PREFETCH_ROUTER, PREFETCH_KINDS };
+
 /* The next step, one of this bank, may need these experts. Likeliest first, each once. */
 void store_guess(struct expert_store *store, const struct expert_bank *bank,
                  const uint32_t *experts, uint32_t n);

@@ -25,9 +25,12 @@ static const char text[] =
 static enum sluice_status open_model(struct recorded *r, const char *path, bool int8,
                                      struct sluice_error *err)
 {
-    struct model_options options = {0};
-    struct cpu_options o = {
-        .n_threads = 2, .features = cpu_detect(), .int8 = int8, .dims = {MAX_TOKENS, MAX_TOKENS}};
+    struct model_options options = {.guess = true};
+    struct cpu_options o = {.n_threads = 2,
+                            .features = cpu_detect(),
+                            .int8 = int8,
+                            .dims = {MAX_TOKENS, MAX_TOKENS},
+                            .prefetch = PREFETCH_ROUTER};
     TRY(checkpoint_open(&r->cp, path, err));
     TRY(model_init(&r->m, &r->cp, &options, err));
     TRY(layout_from_graph(&r->layout, &r->m.graph, int8 ? KV_F16 : KV_F32, err));

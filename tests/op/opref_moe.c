@@ -43,6 +43,41 @@ void ref_router(const struct world *w, const struct op_router *o, struct expecte
     }
 }
 
+void gen_guess_experts(struct world *w, const struct op_guess_experts *o)
+{
+    fill(w, o->x.id, -3, 3);
+}
+
+/* The scores in double precision; experts whose scores are so near that rounding decides are rare.
+ */
+void ref_guess_experts(const struct world *w, const struct op_guess_experts *o, struct expected *e)
+{
+    uint32_t width = width_of(w, o->x.id), n = width_of(w, o->logits.id);
+    const float *norm = weight_of(w, o->norm.id)->values;
+    const struct wmat *router = &weight_of(w, o->router.id)->matrix;
+    double *scores = calloc(n, sizeof *scores);
+    if (!scores) abort();
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
+        const float *x = floats(w, o->x.id) + (size_t)t * width;
+        double squares = 0;
+        uint32_t slot = 0;
+        for (uint32_t c = 0; c < width; c++) squares += (double)x[c] * (double)x[c];
+        double scale = 1 / sqrt(squares / width + (double)o->eps);
+        for (uint32_t a = 0; a < n; a++) {
+            scores[a] = 0;
+            for (uint32_t c = 0; c < width; c++)
+                scores[a] += weight_at(router, a, c) * (double)x[c] * scale * (double)norm[c];
+        }
+        for (uint32_t a = 0; a < n; a++) {
+            uint32_t before = 0;
+            for (uint32_t b = 0; b < n; b++)
+                before += scores[b] > scores[a] || (scores[b] == scores[a] && b < a);
+            if (before < o->k) e->out[0][(size_t)t * o->k + slot++] = a;
+        }
+    }
+    free(scores);
+}
+
 /* k distinct ascending ids a row, some experts left without any. */
 static void random_picks(struct world *w, uint32_t ids_id, uint32_t n_experts)
 {

@@ -69,23 +69,34 @@ struct config {
     enum sluice_io io;
     enum sluice_policy policy;
     bool preload;
+    enum sluice_prefetch prefetch;
 };
 
 static const struct config configs[] = {
-    {1, 0, 1, SLUICE_IO_AUTO, SLUICE_POLICY_LRU, false},
-    {1, 1, 4, SLUICE_IO_PREAD, SLUICE_POLICY_AUTO, false},
-    {4, 4, 2, SLUICE_IO_AUTO, SLUICE_POLICY_LFU, false},
-    {4, 64, 1, SLUICE_IO_PREAD, SLUICE_POLICY_LFUDA, true},
-    {8, 64, 4, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false},
-    {8, 4, 2, SLUICE_IO_PREAD, SLUICE_POLICY_LRU, false},
-    {16, 1, 2, SLUICE_IO_AUTO, SLUICE_POLICY_LFUDA, true},
-    {16, 0, 1, SLUICE_IO_PREAD, SLUICE_POLICY_LFU, false},
-    {64, 4, 4, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, true},
-    {64, 64, 2, SLUICE_IO_PREAD, SLUICE_POLICY_AUTO, false},
-    {256, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false},
-    {256, 1, 1, SLUICE_IO_PREAD, SLUICE_POLICY_LRU, true},
-    {0, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false},
-    {0, 64, 4, SLUICE_IO_PREAD, SLUICE_POLICY_LFU, true},
+    {1, 0, 1, SLUICE_IO_AUTO, SLUICE_POLICY_LRU, false, SLUICE_PREFETCH_LAST},
+    {1, 1, 4, SLUICE_IO_PREAD, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_ROUTER},
+    {4, 4, 2, SLUICE_IO_AUTO, SLUICE_POLICY_LFU, false, SLUICE_PREFETCH_AUTO},
+    {4, 64, 1, SLUICE_IO_PREAD, SLUICE_POLICY_LFUDA, true, SLUICE_PREFETCH_LAST},
+    {8, 64, 4, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_ROUTER},
+    {8, 4, 2, SLUICE_IO_PREAD, SLUICE_POLICY_LRU, false, SLUICE_PREFETCH_OFF},
+    {16, 1, 2, SLUICE_IO_AUTO, SLUICE_POLICY_LFUDA, true, SLUICE_PREFETCH_ROUTER},
+    {16, 0, 1, SLUICE_IO_PREAD, SLUICE_POLICY_LFU, false, SLUICE_PREFETCH_LAST},
+    {64, 4, 4, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, true, SLUICE_PREFETCH_AUTO},
+    {64, 64, 2, SLUICE_IO_PREAD, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_ROUTER},
+    {256, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_LAST},
+    {256, 1, 1, SLUICE_IO_PREAD, SLUICE_POLICY_LRU, true, SLUICE_PREFETCH_ROUTER},
+    {0, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_OFF},
+    {0, 64, 4, SLUICE_IO_PREAD, SLUICE_POLICY_LFU, true, SLUICE_PREFETCH_AUTO},
+    {4, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_ROUTER},
+    {8, 8, 1, SLUICE_IO_PREAD, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_ROUTER},
+    {8, 0, 4, SLUICE_IO_AUTO, SLUICE_POLICY_LRU, false, SLUICE_PREFETCH_LAST},
+    {16, 64, 4, SLUICE_IO_PREAD, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_ROUTER},
+    {16, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_AUTO, false, SLUICE_PREFETCH_LAST},
+    {32, 1, 2, SLUICE_IO_AUTO, SLUICE_POLICY_LFU, false, SLUICE_PREFETCH_AUTO},
+    {64, 0, 1, SLUICE_IO_AUTO, SLUICE_POLICY_LRU, false, SLUICE_PREFETCH_OFF},
+    {64, 0, 4, SLUICE_IO_AUTO, SLUICE_POLICY_LRU, false, SLUICE_PREFETCH_ROUTER},
+    {64, 8, 2, SLUICE_IO_PREAD, SLUICE_POLICY_LFUDA, true, SLUICE_PREFETCH_LAST},
+    {128, 0, 2, SLUICE_IO_AUTO, SLUICE_POLICY_LFU, false, SLUICE_PREFETCH_ROUTER},
 };
 
 static struct sluice_engine_options options_of(const struct config *c,
@@ -97,6 +108,7 @@ static struct sluice_engine_options options_of(const struct config *c,
     o.io = c->io;
     o.policy = c->policy;
     o.preload = c->preload;
+    o.prefetch = c->prefetch;
     return o;
 }
 
@@ -120,6 +132,14 @@ static void run_config(const struct prompt *p, uint32_t i, enum sluice_precision
     CHECK(stats.bytes_read > 0 && info.slot_bytes > 0);
     if (whole && c->preload) CHECK(stats.expert_misses == 0);
     if (whole) CHECK(stats.expert_misses <= 256);
+    uint64_t ahead = stats.prefetch_useful + stats.prefetch_late;
+    CHECK(c->prefetch || stats.prefetch_predicted == 0);
+    CHECK(stats.prefetch_right <= stats.prefetch_predicted);
+    CHECK(stats.prefetch_useful <= stats.prefetch_read);
+    if (c->prefetch == SLUICE_PREFETCH_ROUTER) {
+        CHECK(stats.prefetch_right > stats.prefetch_predicted / 2);
+        if (c->slots == 64 && !c->preload) CHECK(ahead > 10, "%" PRIu64 " of use", ahead);
+    }
     if (c->slots == 1) CHECK(stats.expert_hits < stats.expert_misses);
     CHECK(c->io == SLUICE_IO_AUTO || strcmp(info.io_engine, "pread") == 0, "%s", info.io_engine);
     free(logits);
@@ -539,6 +559,13 @@ static void test_refused_options(void)
     o.ram_bytes = 0;
     o.preload = true;
     expect_refused(o, SLUICE_E_ARGUMENT, "mapped experts");
+    o.preload = false;
+    o.prefetch = SLUICE_PREFETCH_LAST;
+    expect_refused(o, SLUICE_E_ARGUMENT, "mapped experts cannot be read ahead");
+    o.prefetch = SLUICE_PREFETCH_ROUTER;
+    expect_refused(o, SLUICE_E_ARGUMENT, "mapped experts cannot be read ahead");
+    o.prefetch = (enum sluice_prefetch)4;
+    expect_refused(o, SLUICE_E_ARGUMENT, "prefetch 4 is unknown");
     o = run_options(SLUICE_FAST, 1);
     o.ram_bytes = 1;
     expect_refused(o, SLUICE_E_BUDGET, "0.0 MiB of memory are too few");

@@ -228,6 +228,11 @@ static inline void random_experts(struct random_graph *r, struct graph *g, uint3
         wt_experts bank = graph_experts(g, random_dim(r, d->experts), d->expert_inter, d->hidden);
         PUT(expert_out,
             PUSH(g, experts, .x = ID(expert_input), .offsets = ID(expert_offsets), .bank = bank));
+    } else if (which == 5 && HAVE(stream)) {
+        PUSH(g, guess_experts, .x = ID(stream), .norm = WEIGHT(g, moe_norm, 1, d->hidden),
+             .router = WEIGHT(g, router_proj, d->experts, d->hidden),
+             .bank = graph_experts(g, random_dim(r, d->experts), d->expert_inter, d->hidden),
+             .k = random_dim(r, d->picks), .eps = 1e-6f);
     } else if (which == 4 && HAVE(expert_out) && HAVE(router_weights)) {
         PUT(moe_sum, PUSH(g, expert_sum, .x = ID(expert_out), .places = ID(pick_places),
                           .weights = ID(router_weights)));
@@ -261,6 +266,7 @@ struct random_step {
 
 /* The ops of a layer in an order in which each finds what it needs. */
 static const struct random_step random_steps[] = {
+    {'e', 5},
     {'n', WEIGHT_attn_norm},
     {'p', WEIGHT_q_proj},
     {'p', WEIGHT_k_proj},

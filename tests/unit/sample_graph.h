@@ -13,6 +13,7 @@ struct sample_dims {
     uint32_t k_heads, v_heads, dk, dv, conv_width;
     uint32_t experts, picks, expert_inter, shared_inter;
     bool tiled; /* order of the v heads */
+    bool guess; /* each layer begins by guessing its picks */
 };
 
 /* No two widths alike where the maths allows it. */
@@ -116,6 +117,15 @@ static inline buf_shared_out sample_shared_expert(struct graph *g, const struct 
     return push_shared_ffn_down_proj(g, act, WEIGHT(g, shared_ffn_down_proj, d->hidden, inter));
 }
 
+/* With weights of its own, so that what follows is declared in the same order without it. */
+static inline void sample_guess(struct graph *g, const struct sample_dims *d, buf_stream x)
+{
+    PUSH(g, guess_experts, .x = x, .norm = WEIGHT(g, moe_norm, 1, d->hidden),
+         .router = WEIGHT(g, router_proj, d->experts, d->hidden),
+         .bank = graph_experts(g, d->experts, d->expert_inter, d->hidden), .k = d->picks,
+         .eps = 1e-6f);
+}
+
 static inline buf_hidden sample_moe(struct graph *g, const struct sample_dims *d, buf_residual x)
 {
     buf_moe_input in = push_moe_norm(g, x, WEIGHT(g, moe_norm, 1, d->hidden), 1e-6f);
@@ -144,6 +154,7 @@ static inline struct sample_ids sample_push(struct graph *g, const struct sample
         PUSH(g, embed, .ids = s.token_ids, .table = WEIGHT(g, embed, d->vocab, d->hidden)));
     for (uint32_t l = 0; l < n_layers; l++) {
         graph_set_layer(g, l);
+        if (d->guess) sample_guess(g, d, x);
         buf_attn_input in = push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, d->hidden), 1e-6f);
         buf_attn_proj delta =
             linear[l] ? sample_delta_net(g, d, in) : sample_attention(g, d, in, table);

@@ -158,8 +158,8 @@ static void test_right_bytes(void)
         }
         world_release(&w);
     }
-    CHECK(useful > 20 && late > 20 && wasted > 100000, "%" PRIu64 ", %" PRIu64 ", %" PRIu64,
-          useful, late, wasted);
+    CHECK(useful > 20 && late > 20 && wasted > 100000, "%" PRIu64 ", %" PRIu64 ", %" PRIu64, useful,
+          late, wasted);
 }
 
 /* What was read ahead is there: the step reads nothing. */

@@ -82,7 +82,23 @@ static enum sluice_status alloc_round(struct cpu_backend *be, struct sluice_erro
         most = max_u32(most, be->graph->weights.items[w].n_experts);
     be->round.experts = calloc(most + 1, sizeof *be->round.experts);
     be->round.active = calloc(most + 1, sizeof *be->round.active);
-    return be->round.experts && be->round.active ? SLUICE_OK : err_nomem(err, "backend", most);
+    be->guess = calloc(most + 1, sizeof *be->guess);
+    be->guessed = calloc(most + 1, sizeof *be->guessed);
+    bool ok = be->round.experts && be->round.active && be->guess && be->guessed;
+    return ok ? SLUICE_OK : err_nomem(err, "backend", most);
+}
+
+/* Banks by their index, which says in which order layers come to them. */
+static void list_banks(struct cpu_backend *be)
+{
+    const struct graph *g = be->graph;
+    for (uint32_t w = 0; w < g->weights.n; w++) {
+        if (weight_role_kind(g->weights.items[w].role) != WEIGHT_KIND_BANK) continue;
+        const struct expert_bank *bank = be->weights[w].bank;
+        if (!bank) continue;
+        if (bank->index < g->weights.n) be->banks[bank->index] = bank;
+        be->n_banks++;
+    }
 }
 
 /* The experts op that reads the offsets of a group_picks node tells the bank. */
@@ -110,8 +126,10 @@ static enum sluice_status prepare_tables(struct cpu_backend *be, struct sluice_e
     be->bank_int8 = calloc(g->weights.n + 1, 1);
     be->state_index = calloc(g->states.n + 1, sizeof *be->state_index);
     be->next_bank = calloc(g->nodes.n, sizeof *be->next_bank);
-    if (!be->node_mode || !be->bank_int8 || !be->state_index || !be->next_bank)
+    be->banks = calloc(g->weights.n + 1, sizeof *be->banks);
+    if (!be->banks || !be->node_mode || !be->bank_int8 || !be->state_index || !be->next_bank)
         return err_nomem(err, "backend", g->nodes.n);
+    list_banks(be);
     find_banks(be);
     for (uint32_t w = 0; w < g->weights.n && be->options.int8; w++)
         if (weight_role_kind(g->weights.items[w].role) == WEIGHT_KIND_BANK)
@@ -184,6 +202,7 @@ enum sluice_status cpu_open(struct cpu_backend **out, const struct graph *graph,
     be->graph = graph;
     be->weights = weights;
     be->options = *options;
+    be->prefetch = options->prefetch;
     enum sluice_status status = open_parts(be, err);
     if (status != SLUICE_OK) cpu_close(&be);
     *out = be;
@@ -201,6 +220,9 @@ void cpu_close(struct cpu_backend **backend)
     free(be->node_mode);
     free(be->bank_int8);
     free(be->next_bank);
+    free(be->banks);
+    free(be->guess);
+    free(be->guessed);
     free(be->state_index);
     free(be->round.experts);
     free(be->round.active);
@@ -214,6 +236,7 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
     struct task task = {be, &be->kernels, thread, n_threads};
     for (uint32_t n = be->begin; n < be->end; n++) {
         const struct node *node = &be->graph->nodes.items[n];
+        if (thread == 0 && be->options.store) store_poll(be->options.store);
         node_fns[node->op](&task, node);
         if (thread == 0 && be->status != SLUICE_OK) atomic_store(&be->stopped_at, n);
         pool_barrier(be->pool);
@@ -239,6 +262,11 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
 void cpu_use_store(struct cpu_backend *be, struct expert_store *store)
 {
     be->options.store = store;
+}
+
+void cpu_set_prefetch(struct cpu_backend *be, enum prefetch_kind kind)
+{
+    be->prefetch = kind;
 }
 
 size_t cpu_scratch_bytes(const struct cpu_backend *be)

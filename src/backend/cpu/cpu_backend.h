@@ -11,7 +11,7 @@
 #include "ir/binding.h"
 #include "ir/plan.h"
 #include "kernel/kernel.h"
-#include "store/expert_store.h"
+#include "store/prefetch.h"
 
 /* Hooks of sluice_engine_options; NULL: off. Called by thread 0. */
 struct cpu_routing {
@@ -28,6 +28,7 @@ struct cpu_options {
     bool share_buffers; /* false: every buffer has storage of its own */
     struct cpu_routing routing;
     struct expert_store *store; /* NULL: experts are where banks say they are mapped */
+    enum prefetch_kind prefetch;
 };
 
 struct cpu_backend;
@@ -58,6 +59,9 @@ enum sluice_status cpu_run(struct cpu_backend *backend, const struct batch *batc
 
 /* From the next run on, experts come from this store; NULL: from where they are mapped. */
 void cpu_use_store(struct cpu_backend *backend, struct expert_store *store);
+
+/* From the next run on, experts are guessed in this way. */
+void cpu_set_prefetch(struct cpu_backend *backend, enum prefetch_kind kind);
 
 /* Bytes the backend holds for activations and scratch. */
 size_t cpu_scratch_bytes(const struct cpu_backend *backend);

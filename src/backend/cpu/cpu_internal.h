@@ -6,6 +6,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "store/bank.h"
+#include "store/prefetch.h"
 
 /* How a projection runs: in f32, or in int8 with its input quantised before or already. */
 enum node_mode { NODE_F32, NODE_QUANTIZE, NODE_INT8 };
@@ -41,7 +42,12 @@ struct cpu_backend {
     void **buffers; /* per buffer of the graph */
     /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
     struct act8_storage act_dense, act_expert_in, act_expert_mid;
-    uint8_t *node_mode;                   /* per node: enum node_mode */
+    const struct expert_bank **banks; /* by their index; NULL where the graph has none */
+    uint32_t n_banks;
+    enum prefetch_kind prefetch; /* of the next runs */
+    uint32_t *guess;             /* experts of a guess in the making */
+    bool *guessed;               /* per expert: it is in the list; all false between guesses */
+    uint8_t *node_mode;          /* per node: enum node_mode */
     const struct expert_bank **next_bank; /* per group_picks node: the bank its picks go to */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
@@ -114,5 +120,10 @@ static inline void *scratch_of(const struct task *t)
 #define P(op) void cpu_##op(const struct task *task, const struct node *node);
 OPS(P)
 #undef P
+
+/* ops_guess.c: the sequences of the batch remember what their last tokens used. Thread 0. */
+void cpu_remember_picks(const struct task *task, const struct node *node);
+/* The layer after this bank's may need what it needed for the last tokens. Thread 0. */
+void cpu_guess_last(struct cpu_backend *be, const struct expert_bank *bank);
 
 #endif

@@ -43,15 +43,6 @@ static void list_active(struct cpu_backend *be, const int32_t *offsets, uint32_t
     be->expert_uses += round->n_active;
 }
 
-/* A batch with a long segment evaluates a prompt: what it uses says little about decoding. */
-static enum policy_use use_of(const struct batch *batch)
-{
-    enum { DECODE_TOKENS = 8 };
-    for (uint32_t i = 0; i < batch->n_segments; i++)
-        if (batch->segments[i].count > DECODE_TOKENS) return USE_PREFILL;
-    return USE_DECODE;
-}
-
 /*
  * Reads of missing experts start as soon as the picks are known, so that the shared expert is
  * computed meanwhile.
@@ -61,8 +52,9 @@ static void request_experts(struct cpu_backend *be, const struct node *node)
     const struct expert_bank *bank = be->next_bank[node - be->graph->nodes.items];
     struct expert_store *store = be->options.store;
     if (!store || !bank) return;
-    be->status = store_begin(store, bank, be->round.active, be->round.n_active, use_of(be->batch),
-                             &be->error);
+    be->status = store_begin(store, bank, be->round.active, be->round.n_active,
+                             batch_is_prompt(be->batch) ? USE_PREFILL : USE_DECODE, &be->error);
+    if (be->status == SLUICE_OK && be->prefetch == PREFETCH_LAST) cpu_guess_last(be, bank);
 }
 
 /* Counting sort: count, prefix sum, place. Picks of an expert stay in token order. */
@@ -89,6 +81,7 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     memmove(offsets + 1, offsets, op->n_experts * sizeof *offsets);
     offsets[0] = 0;
     list_active(t->be, offsets, op->n_experts);
+    cpu_remember_picks(t, node);
     request_experts(t->be, node);
 }
 

@@ -1,0 +1,102 @@
+/* Guessing which experts a layer will need, and telling the store. Nothing is computed from it. */
+#include "backend/cpu/cpu_internal.h"
+
+enum { ROW_GRAIN = 16 };
+
+/* Lists an expert once. */
+static void list_guess(struct cpu_backend *be, uint32_t *n, uint32_t expert)
+{
+    if (be->guessed[expert]) return;
+    be->guessed[expert] = true;
+    be->guess[(*n)++] = expert;
+}
+
+static void tell_store(struct cpu_backend *be, const struct expert_bank *bank, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) be->guessed[be->guess[i]] = false;
+    if (n && be->options.store) store_guess(be->options.store, bank, be->guess, n);
+}
+
+/* What the last tokens used */
+
+static int32_t *picks_of(const struct sequence *seq, const struct expert_bank *bank, uint32_t k)
+{
+    size_t first = (size_t)bank->index * k;
+    return first + k <= seq->layout->n_picks ? seq->picks + first : NULL;
+}
+
+void cpu_remember_picks(const struct task *t, const struct node *node)
+{
+    const struct op_group_picks *op = &node->u.group_picks;
+    const struct expert_bank *bank = t->be->next_bank[node - t->be->graph->nodes.items];
+    uint32_t k = WIDTH(t, op->ids);
+    for (uint32_t i = 0; bank && i < t->be->batch->n_segments; i++) {
+        const struct batch_segment *s = &t->be->batch->segments[i];
+        int32_t *picks = picks_of(s->sequence, bank, k);
+        const int32_t *ids = BUF_I32(t, op->ids) + (size_t)(s->first + s->count - 1) * k;
+        for (uint32_t j = 0; picks && j < k; j++) picks[j] = ids[j];
+    }
+}
+
+void cpu_guess_last(struct cpu_backend *be, const struct expert_bank *bank)
+{
+    const struct expert_bank *next = be->banks[(bank->index + 1) % be->n_banks];
+    uint32_t k = be->graph->n_picks, n = 0;
+    for (uint32_t i = 0; next && i < be->batch->n_segments; i++) {
+        const int32_t *picks = picks_of(be->batch->segments[i].sequence, next, k);
+        for (uint32_t j = 0; picks && j < k; j++)
+            if (picks[j] >= 0) list_guess(be, &n, (uint32_t)picks[j]);
+    }
+    if (next) tell_store(be, next, n);
+}
+
+/* What the router says before its time */
+
+/* A row's experts, the heaviest first; their weights are used up. */
+static void list_row(struct cpu_backend *be, const int32_t *ids, float *weights, uint32_t k,
+                     uint32_t *n)
+{
+    for (uint32_t i = 0; i < k; i++) {
+        uint32_t best = 0;
+        for (uint32_t j = 1; j < k; j++)
+            if (weights[j] > weights[best]) best = j;
+        list_guess(be, n, (uint32_t)ids[best]);
+        weights[best] = -1;
+    }
+}
+
+static void guess_from(const struct task *t, const struct op_guess_experts *op)
+{
+    uint32_t n = 0, rows = N_ROWS(t, op->ids);
+    for (uint32_t r = 0; r < rows; r++)
+        list_row(t->be, BUF_I32(t, op->ids) + (size_t)r * op->k,
+                 BUF(t, op->weights) + (size_t)r * op->k, op->k, &n);
+    tell_store(t->be, WT(t, op->bank)->bank, n);
+}
+
+void cpu_guess_experts(const struct task *t, const struct node *node)
+{
+    const struct op_guess_experts *op = &node->u.guess_experts;
+    if (t->be->prefetch != PREFETCH_ROUTER) return;
+    const struct wmat *w = &WT(t, op->router)->matrix;
+    size_t width = WIDTH(t, op->input), n_experts = WIDTH(t, op->logits);
+    uint32_t rows = N_ROWS(t, op->x), begin, end;
+    float *input = BUF(t, op->input), *logits = BUF(t, op->logits);
+    share(t, rows, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->rms_norm(BUF(t, op->x) + r * width, WT(t, op->norm)->values, (uint32_t)width, op->eps,
+                       input + r * width);
+    pool_barrier(t->be->pool);
+    share(t, w->rows, ROW_GRAIN, &begin, &end);
+    if (begin < end)
+        t->k->matmul_f32[w->type](w, begin, end, input, w->cols, rows, logits, w->rows,
+                                  scratch_of(t));
+    pool_barrier(t->be->pool);
+    share(t, rows, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->softmax_top_k(logits + r * n_experts, (uint32_t)n_experts, op->k, true,
+                            BUF_I32(t, op->ids) + r * op->k, BUF(t, op->weights) + r * op->k,
+                            scratch_of(t));
+    pool_barrier(t->be->pool);
+    if (t->thread == 0) guess_from(t, op);
+}
