@@ -46,7 +46,8 @@ static inline struct gguf_bytes gguf_begin(uint32_t version)
     struct gguf_bytes f = {0};
     gguf_put(&f, "GGUF", 4);
     gguf_put_int(&f, version, 4);
-    gguf_put_int(&f, 0, 16);
+    gguf_put_int(&f, 0, 8);
+    gguf_put_int(&f, 0, 8);
     return f;
 }
 
