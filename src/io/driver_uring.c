@@ -95,7 +95,8 @@ static void wait_for_one(struct ring *ring)
 {
     struct spin spin = spin_begin(&ring->patience);
     if (io_uring_sq_ready(&ring->uring)) (void)io_uring_submit(&ring->uring);
-    while (!io_uring_cq_ready(&ring->uring) && spin_on(&spin)) {}
+    while (!io_uring_cq_ready(&ring->uring) && spin_on(&spin)) {
+    }
     if (!io_uring_cq_ready(&ring->uring)) (void)io_uring_submit_and_wait(&ring->uring, 1);
     spin_end(&spin, &ring->patience);
 }

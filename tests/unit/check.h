@@ -28,7 +28,7 @@ static const char *check_skipped;
 #define REQUIRE(cond, ...)                                                                         \
     do {                                                                                           \
         bool require_ = (cond);                                                                    \
-        CHECK(require_ && #cond[0], __VA_ARGS__);                                                  \
+        CHECK(require_ &&#cond[0], __VA_ARGS__);                                                   \
         if (!require_) return;                                                                     \
     } while (0)
 

@@ -58,8 +58,7 @@ static void test_entries(void)
             "%s", err.message);
     REQUIRE(out.n_entries == 3);
     CHECK(strcmp(out.format, "mlx") == 0);
-    const struct tensor_entry *a = &out.entries[0], *empty = &out.entries[1],
-                                   *b = &out.entries[2];
+    const struct tensor_entry *a = &out.entries[0], *empty = &out.entries[1], *b = &out.entries[2];
     CHECK(strcmp(a->name, "a") == 0 && a->dtype == DTYPE_F32 && a->rank == 0 && a->bytes == 4);
     CHECK(a->offset == out.data_offset);
     CHECK(strcmp(empty->name, "empty") == 0 && empty->bytes == 0 && empty->rank == 2);
