@@ -67,6 +67,7 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  * gated_rms_norm     y = x * rsqrt(mean(x^2) + eps) * w * silu(z)
  * rope               half-split pairs (i, i + rotary_dim / 2) of one head rotated by cos_sin, which
  *                    holds rotary_dim / 2 cosines, then as many sines; the rest is copied
+ * rope_pairs         the same with pairs (2 i, 2 i + 1)
  * softmax_top_k      softmax over n, the k <= n largest logits (lower index first among equals, NaN
  *                    last), written in ascending index; weights divided by their sum if normalize;
  *                    a NaN logit makes every weight NaN; scratch: n floats

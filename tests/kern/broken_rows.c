@@ -111,6 +111,18 @@ static void rope_interleaved(const float *x, const float *cos_sin, uint32_t head
     }
 }
 
+static void rope_halves(const float *x, const float *cos_sin, uint32_t head_dim,
+                        uint32_t rotary_dim, float *y)
+{
+    uint32_t half = rotary_dim / 2;
+    for (uint32_t i = 0; i < head_dim; i++) y[i] = x[i];
+    for (uint32_t i = 0; i < half; i++) {
+        float c = cos_sin[i], s = cos_sin[half + i];
+        y[i] = x[i] * c - x[i + half] * s;
+        y[i + half] = x[i + half] * c + x[i] * s;
+    }
+}
+
 static void f16_truncates(const float *x, uint32_t n, uint16_t *y)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -199,6 +211,7 @@ const struct broken broken_rows[] = {
     BROKEN("rms_norm", "a coarse square root", VALUE, rms_norm_coarse),
     BROKEN("l2_norm", "a mean", VALUE, l2_norm_takes_mean),
     BROKEN("rope", "interleaved pairs", BITS, rope_interleaved),
+    BROKEN("rope_pairs", "half-split pairs", BITS, rope_halves),
     BROKEN("f32_to_f16_row", "truncation", "*: y* is * for *", f16_truncates),
     BROKEN("softmax_top_k", "the last of ties", "*: ids* is *, not *", top_k_last_of_ties),
     BROKEN("softmax_top_k", "normalize ignored", "*: weights*, not *", top_k_ignores_normalize),

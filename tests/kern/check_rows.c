@@ -197,9 +197,19 @@ void check_gated_rms_norm(struct check *c, const struct kernels *k, enum wtype t
     }
 }
 
-void check_rope(struct check *c, const struct kernels *k, enum wtype type)
+/* One head turned: value i with value i + half, or with its neighbour. */
+static float rotated(const float *x, const float *cos_sin, uint32_t half, bool pairs, uint32_t i)
 {
-    (void)type;
+    if (i >= 2 * half) return x[i];
+    uint32_t angle = pairs ? i / 2 : i % half;
+    bool second = pairs ? i % 2 : i >= half;
+    uint32_t apart = pairs ? 1 : half;
+    float c = cos_sin[angle], s = cos_sin[half + angle];
+    return second ? x[i] * c + x[i - apart] * s : x[i] * c - x[i + apart] * s;
+}
+
+static void check_rotation(struct check *c, const struct kernels *k, bool pairs)
+{
     for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
         operands_reset(c);
         uint32_t head_dim = 1 + rng_below(&c->rng, 256);
@@ -210,16 +220,23 @@ void check_rope(struct check *c, const struct kernels *k, enum wtype type)
         plant_nan(c, x, head_dim);
         fill_uniform(c, cos_sin, half * 2ul, -1, 1);
         operands_begin(c);
-        k->rope(x, cos_sin, head_dim, half * 2, y);
+        (pairs ? k->rope_pairs : k->rope)(x, cos_sin, head_dim, half * 2, y);
         operands_end(c);
-        for (uint32_t i = 0; i < head_dim; i++) {
-            float want = x[i];
-            if (i < half) want = x[i] * cos_sin[i] - x[i + half] * cos_sin[half + i];
-            if (i >= half && i < 2 * half)
-                want = x[i] * cos_sin[i - half] + x[i - half] * cos_sin[i];
-            expect_bits(c, "y", i, y[i], want);
-        }
+        for (uint32_t i = 0; i < head_dim; i++)
+            expect_bits(c, "y", i, y[i], rotated(x, cos_sin, half, pairs, i));
     }
+}
+
+void check_rope(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    check_rotation(c, k, false);
+}
+
+void check_rope_pairs(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    check_rotation(c, k, true);
 }
 
 void check_f32_to_f16_row(struct check *c, const struct kernels *k, enum wtype type)

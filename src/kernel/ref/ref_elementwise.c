@@ -46,6 +46,18 @@ static void rope(const float *x, const float *cos_sin, uint32_t head_dim, uint32
     for (uint32_t i = rotary_dim; i < head_dim; i++) y[i] = x[i];
 }
 
+static void rope_pairs(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t rotary_dim,
+                       float *y)
+{
+    uint32_t half = rotary_dim / 2;
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[2 * i], b = x[2 * i + 1], c = cos_sin[i], s = cos_sin[half + i];
+        y[2 * i] = a * c - b * s;
+        y[2 * i + 1] = b * c + a * s;
+    }
+    for (uint32_t i = rotary_dim; i < head_dim; i++) y[i] = x[i];
+}
+
 static void f32_to_f16_row(const float *x, uint32_t n, uint16_t *y)
 {
     for (uint32_t i = 0; i < n; i++) y[i] = f32_to_f16(x[i]);
@@ -58,5 +70,6 @@ void ref_init_elementwise(struct kernels *k)
     k->swiglu = swiglu;
     k->sigmoid_gate = sigmoid_gate;
     k->rope = rope;
+    k->rope_pairs = rope_pairs;
     k->f32_to_f16_row = f32_to_f16_row;
 }

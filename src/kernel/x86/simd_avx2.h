@@ -87,6 +87,22 @@ INLINE vf vf_if_greater(vf a, vf b, vf x, vf y)
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
 
+/* LANES / 2 values, each in two lanes */
+INLINE vf vf_load_twice(const float *p)
+{
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), twice);
+}
+INLINE vf vf_swap_pairs(vf v)
+{
+    return _mm256_permute_ps(v, 0xb1);
+}
+/* a - b in even lanes, a + b in odd ones */
+INLINE vf vf_sub_add(vf a, vf b)
+{
+    return _mm256_addsub_ps(a, b);
+}
+
 INLINE __m128 vf_fold(vf v)
 {
     return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -80,6 +80,22 @@ INLINE vf vf_if_greater(vf a, vf b, vf x, vf y)
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
 
+/* LANES / 2 values, each in two lanes */
+INLINE vf vf_load_twice(const float *p)
+{
+    const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
+}
+INLINE vf vf_swap_pairs(vf v)
+{
+    return _mm512_permute_ps(v, 0xb1);
+}
+/* a - b in even lanes, a + b in odd ones */
+INLINE vf vf_sub_add(vf a, vf b)
+{
+    return _mm512_mask_sub_ps(_mm512_add_ps(a, b), 0x5555, a, b);
+}
+
 INLINE __m128 vf_fold(vf v)
 {
     __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

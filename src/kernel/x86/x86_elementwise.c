@@ -47,6 +47,24 @@ static void rope(const float *x, const float *cos_sin, uint32_t head_dim, uint32
         vf_store_upto(y + i, head_dim - i, vf_load_upto(x + i, head_dim - i));
 }
 
+static void rope_pairs(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t rotary_dim,
+                       float *y)
+{
+    uint32_t half = rotary_dim / 2, i = 0;
+    for (; i + LANES / 2 <= half; i += LANES / 2) {
+        vf v = vf_load(x + 2 * i), c = vf_load_twice(cos_sin + i);
+        vf s = vf_load_twice(cos_sin + half + i);
+        vf_store(y + 2 * i, vf_sub_add(vf_mul(v, c), vf_mul(vf_swap_pairs(v), s)));
+    }
+    for (; i < half; i++) {
+        float a = x[2 * i], b = x[2 * i + 1], c = cos_sin[i], s = cos_sin[half + i];
+        y[2 * i] = a * c - b * s;
+        y[2 * i + 1] = b * c + a * s;
+    }
+    for (i = rotary_dim; i < head_dim; i += LANES)
+        vf_store_upto(y + i, head_dim - i, vf_load_upto(x + i, head_dim - i));
+}
+
 void SET(x86_init_elementwise)(struct kernels *k)
 {
     k->add = add;
@@ -54,4 +72,5 @@ void SET(x86_init_elementwise)(struct kernels *k)
     k->swiglu = swiglu;
     k->sigmoid_gate = sigmoid_gate;
     k->rope = rope;
+    k->rope_pairs = rope_pairs;
 }
