@@ -160,10 +160,13 @@ PROJECTIONS(P)
     buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w, float eps);
 NORMS(N)
 #undef N
-/* push_rope_q(g, x, table, head_dim, rotary_dim) and push_rope_k. */
+/* push_rope_q(g, x, table, head_dim, rotary_dim) and so on; push_rope_as_q also says which values
+ * make a pair. */
 #define T(in, out)                                                                                 \
     buf_##out push_rope_##out(struct graph *g, buf_##in x, buf_rope_table table,                   \
-                              uint32_t head_dim, uint32_t rotary_dim);
+                              uint32_t head_dim, uint32_t rotary_dim);                             \
+    buf_##out push_rope_as_##out(struct graph *g, buf_##in x, buf_rope_table table,                \
+                                 uint32_t head_dim, uint32_t rotary_dim, bool pairs);
 ROTATIONS(T)
 #undef T
 

@@ -17,20 +17,19 @@ buf_rope_table push_rope_angles(struct graph *g, struct op_rope_angles rope_angl
 {
     BUILD_INPUTS(g, rope_angles);
     uint32_t half = build_width(g, rope_angles.freqs.id);
+    if (!(rope_angles.scale > 0)) build_fail(g, "rope_angles", "a scale that is not above 0");
     rope_angles.y = (buf_rope_table){build_buffer(g, ROLE_rope_table, 2 * half)};
     BUILD_NODE(g, rope_angles);
     return rope_angles.y;
 }
 
-static uint32_t push_rotation(struct graph *g, uint32_t x, buf_rope_table table, uint32_t head_dim,
-                              uint32_t rotary_dim, enum role in, enum role out)
+static uint32_t push_rotation(struct graph *g, struct op_rope rope, enum role in, enum role out)
 {
-    struct op_rope rope = {
-        .x = {x}, .table = table, .head_dim = head_dim, .rotary_dim = rotary_dim};
+    uint32_t x = rope.x.id, head_dim = rope.head_dim, rotary_dim = rope.rotary_dim;
     BUILD_INPUTS(g, rope);
     build_role(g, "rope", x, in);
     uint32_t width = build_width(g, x);
-    uint32_t angles = build_width(g, table.id);
+    uint32_t angles = build_width(g, rope.table.id);
     build_check(g, head_dim && width % head_dim == 0, "rope", "row width", width, head_dim);
     build_check(g, rotary_dim <= head_dim, "rope", "rotary_dim", rotary_dim, head_dim);
     build_check(g, angles == rotary_dim, "rope", "width of the table", angles, rotary_dim);
@@ -45,8 +44,17 @@ static uint32_t push_rotation(struct graph *g, uint32_t x, buf_rope_table table,
     buf_##out push_rope_##out(struct graph *g, buf_##in x, buf_rope_table table,                   \
                               uint32_t head_dim, uint32_t rotary_dim)                              \
     {                                                                                              \
-        return (buf_##out){                                                                        \
-            push_rotation(g, x.id, table, head_dim, rotary_dim, ROLE_##in, ROLE_##out)};           \
+        return push_rope_as_##out(g, x, table, head_dim, rotary_dim, false);                       \
+    }                                                                                              \
+    buf_##out push_rope_as_##out(struct graph *g, buf_##in x, buf_rope_table table,                \
+                                 uint32_t head_dim, uint32_t rotary_dim, bool pairs)               \
+    {                                                                                              \
+        struct op_rope rope = {.x = {x.id},                                                        \
+                               .table = table,                                                     \
+                               .head_dim = head_dim,                                               \
+                               .rotary_dim = rotary_dim,                                           \
+                               .pairs = pairs};                                                    \
+        return (buf_##out){push_rotation(g, rope, ROLE_##in, ROLE_##out)};                         \
     }
 ROTATIONS(T)
 #undef T

@@ -34,9 +34,11 @@ static void push_rotation_again(struct graph *r, const struct op_rope *op)
     bool key =
         graph_buffer_index(r, op->x.id, &index) && r->buffers.items[index].role == ROLE_k_normed;
     if (key)
-        push_rope_k(r, (buf_k_normed){op->x.id}, op->table, op->head_dim, op->rotary_dim);
+        push_rope_as_k(r, (buf_k_normed){op->x.id}, op->table, op->head_dim, op->rotary_dim,
+                       op->pairs);
     else
-        push_rope_q(r, (buf_q_normed){op->x.id}, op->table, op->head_dim, op->rotary_dim);
+        push_rope_as_q(r, (buf_q_normed){op->x.id}, op->table, op->head_dim, op->rotary_dim,
+                       op->pairs);
 }
 
 static void push_again(struct graph *r, const struct node *node)

@@ -32,7 +32,7 @@ enum sluice_status decoder_build(struct model *m, const struct decoder *d, const
     buf_rope_table table = {0};
     if (d->rope) {
         m->rope_freqs = graph_rope_freqs(g, d->rope->rotary_dim);
-        table = PUSH(g, rope_angles, .freqs = m->rope_freqs);
+        table = PUSH(g, rope_angles, .freqs = m->rope_freqs, .scale = d->rope->scale);
         TRY(rope_frequencies(d->rope, &m->arena, &m->rope_values, err));
     }
     buf_stream x = as_stream(

@@ -9,7 +9,10 @@
 
 enum { N_CTX = 448, SLACK_ROWS = 3, BAD_PICK = 0x7fc00001 };
 
-/* Sizes that no vector width divides; f32, f16 and bf16 weights; v heads in tiled order. */
+/*
+ * Sizes that no vector width divides; f32, f16 and bf16 weights; v heads in tiled order; a window
+ * that begins and ends within blocks.
+ */
 static const struct sample_dims odd = {.hidden = 52,
                                        .vocab = 41,
                                        .heads = 6,
@@ -26,7 +29,8 @@ static const struct sample_dims odd = {.hidden = 52,
                                        .picks = 3,
                                        .expert_inter = 19,
                                        .shared_inter = 23,
-                                       .tiled = true};
+                                       .tiled = true,
+                                       .window = 70};
 /* Packed weights of every width; four query heads to a key head. */
 static const struct sample_dims packed = {.hidden = 128,
                                           .vocab = 70,
@@ -44,7 +48,8 @@ static const struct sample_dims packed = {.hidden = 128,
                                           .picks = 4,
                                           .expert_inter = 64,
                                           .shared_inter = 96};
-/* One of everything, rotated whole, a convolution without memory; all experts chosen. */
+/* One of everything, rotated whole and in pairs, a window of one position, a convolution without
+ * memory; all experts chosen. */
 static const struct sample_dims single = {.hidden = 32,
                                           .vocab = 33,
                                           .heads = 1,
@@ -60,7 +65,9 @@ static const struct sample_dims single = {.hidden = 32,
                                           .guess = true,
                                           .picks = 2,
                                           .expert_inter = 32,
-                                          .shared_inter = 32};
+                                          .shared_inter = 32,
+                                          .pairs = true,
+                                          .window = 1};
 /* Wide heads; one expert a token of many. */
 static const struct sample_dims wide = {.hidden = 64,
                                         .vocab = 40,
@@ -77,7 +84,8 @@ static const struct sample_dims wide = {.hidden = 64,
                                         .guess = true,
                                         .picks = 1,
                                         .expert_inter = 128,
-                                        .shared_inter = 64};
+                                        .shared_inter = 64,
+                                        .window = 64};
 
 const struct variant variants[] = {
     {"odd, a first token", &odd, false, false, KV_F32, 1, 1, {1}, {0}},

@@ -20,8 +20,8 @@ void ref_rope_angles(const struct world *w, const struct op_rope_angles *o, stru
         double *row = e->out[0] + (size_t)t * 2 * half;
         for (uint32_t i = 0; i < half; i++) {
             float angle = (float)position * floats(w, o->freqs.id)[i];
-            row[i] = cos((double)angle);
-            row[half + i] = sin((double)angle);
+            row[i] = (double)o->scale * cos((double)angle);
+            row[half + i] = (double)o->scale * sin((double)angle);
         }
     }
 }
@@ -62,9 +62,10 @@ void ref_rope(const struct world *w, const struct op_rope *o, struct expected *e
         double *y = e->out[0] + h * o->head_dim;
         for (uint32_t i = 0; i < o->head_dim; i++) y[i] = x[i];
         for (uint32_t i = 0; i < half; i++) {
+            uint32_t a = o->pairs ? 2 * i : i, b = o->pairs ? 2 * i + 1 : half + i;
             double c = table[i], s = table[half + i];
-            y[i] = c * x[i] - s * x[half + i];
-            y[half + i] = s * x[i] + c * x[half + i];
+            y[a] = c * x[a] - s * x[b];
+            y[b] = s * x[a] + c * x[b];
         }
     }
 }
@@ -120,14 +121,15 @@ static void attend(const struct world *w, const struct op_attention *o, uint32_t
     const unsigned char *pages = segment_at(w, row, &last)->sequence->pages;
     const float *q = floats(w, o->q.id) + ((size_t)row * o->n_heads + head) * o->head_dim;
     double max = -INFINITY, sum = 0;
-    for (uint32_t p = 0; p <= last; p++) {
+    uint32_t first = o->window && last + 1 > o->window ? last + 1 - o->window : 0;
+    for (uint32_t p = first; p <= last; p++) {
         size_t key = cache_at(w, o->cache.id, p, kv_head, false);
         score[p] = 0;
         for (uint32_t i = 0; i < o->head_dim; i++) score[p] += q[i] * cache_value(w, pages, key, i);
         score[p] *= o->scale;
         max = fmax(max, score[p]);
     }
-    for (uint32_t p = 0; p <= last; p++) {
+    for (uint32_t p = first; p <= last; p++) {
         size_t value = cache_at(w, o->cache.id, p, kv_head, true);
         double weight = exp(score[p] - max);
         sum += weight;

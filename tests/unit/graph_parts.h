@@ -28,7 +28,7 @@ static inline void parts_init(struct parts *p)
 {
     struct graph *g = &p->g;
     graph_init(g, 5);
-    p->table = PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, ROTARY));
+    p->table = PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, ROTARY), .scale = 1);
     p->x = as_stream(PUSH(g, embed, .ids = graph_token_ids(g), .table = WEIGHT(g, embed, 9, 16)));
     graph_set_layer(g, 3);
     p->in = push_attn_norm(g, p->x, WEIGHT(g, attn_norm, 1, HIDDEN), 1e-6f);

@@ -62,7 +62,9 @@ static void test_shapes_of_rope(void)
     FAILS("graph: layer 3: rope: head_dim is 12 where 6 is needed",
           push_rope_q(g, p.q_normed, p.table, 12, 4));
     FAILS("graph: layer 3: rope_freqs: the buffer would have rows of no elements",
-          PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, 1)));
+          PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, 1), .scale = 1));
+    FAILS("graph: layer 3: rope_angles: a scale that is not above 0",
+          PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, 4)));
 }
 
 static void push_cache(struct parts *p, uint32_t n_kv_heads, uint32_t head_dim)

@@ -1,4 +1,6 @@
 /* Configs: what is read from them, and what does not fit or is not supported. */
+#include <math.h>
+
 #include "model/bind.h"
 #include "tiny_open.h"
 
@@ -17,8 +19,57 @@ static void test_rotation_that_is_not_supported(void)
                    "\"partial_rotary_factor\": 0.5", "\"partial_rotary_factor\": 0");
     CONFIG_REFUSED(
         UNSUPPORTED,
-        "config.json: field 'rope_parameters.rope_type' is 'yarn', which is not supported",
-        "\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"yarn\"}");
+        "config.json: field 'rope_parameters.rope_type' is 'longrope', which is not supported",
+        "\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"longrope\"}");
+}
+
+/* The interpolated frequencies, and what cosines and sines are multiplied with. */
+static void check_yarn(const char *fields, const double *want, double scale)
+{
+    static struct tiny t;
+    struct opened o;
+    char field[256];
+    snprintf(field, sizeof field, "\"rope_parameters\": {\"rope_type\": \"yarn\", %s}", fields);
+    tiny_init(&t, TINY_SEPARATE);
+    tiny_edit(&t, "\"partial_rotary_factor\": 0.5", field);
+    open_good(&o, &t);
+    for (uint32_t i = 0; i < 2; i++) {
+        double have = (double)o.m.rope_values[i];
+        CHECK(fabs(have - want[i]) <= 1e-6 * want[i], "%u: %.9g instead of %.9g", i, have, want[i]);
+    }
+    double have = (double)o.m.graph.nodes.items[0].u.rope_angles.scale;
+    CHECK(fabs(have - scale) <= 1e-6 * scale, "scale %.9g instead of %.9g", have, scale);
+    close_tiny(&o);
+}
+
+/*
+ * 4 of 16 values rotate: dimension 0 turns once in 2 pi positions, dimension 1 in 200 pi. In 1000
+ * positions one rotation is dimension 1.1009, and ten are dimension 0.6009.
+ */
+static void test_yarn(void)
+{
+#define COMMON                                                                                     \
+    "\"rope_theta\": 10000, \"partial_rotary_factor\": 0.25, \"factor\": 8, "                      \
+    "\"original_max_position_embeddings\": 1000, \"beta_fast\": 10, \"beta_slow\": 1"
+    double factor = 0.1 * log(8) + 1;
+    /* The ramp from 0 to 2 is half way at dimension 1; not truncated, it is 0.798 of the way. */
+    double whole[] = {1, 0.01 * (0.5 + 0.5 / 8)};
+    double low = log(1000 / (20 * acos(-1))) * 4 / (2 * log(10000));
+    double high = log(1000 / (2 * acos(-1))) * 4 / (2 * log(10000));
+    double share = (1 - low) / (high - low);
+    double broken[] = {1, 0.01 * (1 - share + share / 8)};
+    check_yarn(COMMON, whole, factor);
+    check_yarn(COMMON ", \"truncate\": false", broken, factor);
+    check_yarn(COMMON ", \"attention_factor\": 0.5", whole, 0.5);
+    check_yarn(COMMON ", \"mscale\": 1, \"mscale_all_dim\": 1", whole, 1);
+    check_yarn(COMMON ", \"mscale\": 2, \"mscale_all_dim\": 1", whole, (0.2 * log(8) + 1) / factor);
+    check_yarn(COMMON ", \"mscale\": 2", whole, factor);
+#undef COMMON
+    CONFIG_REFUSED(
+        UNSUPPORTED,
+        "config.json: field 'rope_theta' is 1, by which YaRN cannot tell rotations apart",
+        "\"partial_rotary_factor\": 0.5",
+        "\"rope_theta\": 1, \"rope_parameters\": {\"rope_type\": \"yarn\"}");
 }
 
 static void test_layer_lists_that_do_not_fit(void)
@@ -215,6 +266,7 @@ static void test_bits_have_types(void)
 
 #define CASES(C)                                                                                   \
     C(rotation_that_is_not_supported)                                                              \
+    C(yarn)                                                                                        \
     C(layer_lists_that_do_not_fit)                                                                 \
     C(layer_interval)                                                                              \
     C(heads_that_do_not_divide)                                                                    \

@@ -380,7 +380,7 @@ static inline void random_graph(struct random_graph *r, uint32_t n_layers, uint3
     buf_token_ids ids = graph_token_ids(g);
     PUT(output_rows, graph_output_rows(g));
     buf_rope_freqs freqs = graph_rope_freqs(g, random_dim(r, r->d.rotary_dim));
-    PUT(rope_table, PUSH(g, rope_angles, .freqs = freqs));
+    PUT(rope_table, PUSH(g, rope_angles, .freqs = freqs, .scale = 1));
     wt_embed table = WEIGHT(g, embed, r->d.vocab, random_dim(r, r->d.hidden));
     random_stream(r, as_stream(PUSH(g, embed, .ids = ids, .table = table)));
     n_layers = r->below(r->source, n_layers + 1);

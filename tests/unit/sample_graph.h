@@ -12,8 +12,10 @@ struct sample_dims {
     uint32_t heads, kv_heads, head_dim, rotary_dim;
     uint32_t k_heads, v_heads, dk, dv, conv_width;
     uint32_t experts, picks, expert_inter, shared_inter;
-    bool tiled; /* order of the v heads */
-    bool guess; /* each layer begins by guessing its picks */
+    bool tiled;      /* order of the v heads */
+    bool guess;      /* each layer begins by guessing its picks */
+    bool pairs;      /* neighbours rotate together */
+    uint32_t window; /* of attention; 0: none */
 };
 
 /* No two widths alike where the maths allows it. */
@@ -72,12 +74,12 @@ static inline buf_attn_proj sample_attention(struct graph *g, const struct sampl
     buf_v v = push_v_proj(g, x, WEIGHT(g, v_proj, kv_width, d->hidden));
     buf_q_normed q_normed = push_q_norm(g, q.q, WEIGHT(g, q_norm, 1, d->head_dim), 1e-6f);
     buf_k_normed k_normed = push_k_norm(g, k_raw, WEIGHT(g, k_norm, 1, d->head_dim), 1e-6f);
-    buf_q q_ready = push_rope_q(g, q_normed, table, d->head_dim, d->rotary_dim);
-    buf_k k = push_rope_k(g, k_normed, table, d->head_dim, d->rotary_dim);
+    buf_q q_ready = push_rope_as_q(g, q_normed, table, d->head_dim, d->rotary_dim, d->pairs);
+    buf_k k = push_rope_as_k(g, k_normed, table, d->head_dim, d->rotary_dim, d->pairs);
     state_kv cache = graph_state_kv(g, d->kv_heads, d->head_dim);
     state_kv_ready ready = PUSH(g, kv_append, .k = k, .v = v, .cache = cache);
-    buf_attn_out out =
-        PUSH(g, attention, .q = q_ready, .cache = ready, .n_heads = d->heads, .scale = 0.25f);
+    buf_attn_out out = PUSH(g, attention, .q = q_ready, .cache = ready, .n_heads = d->heads,
+                            .scale = 0.25f, .window = d->window);
     buf_attn_gated gated = PUSH(g, sigmoid_gate, .x = out, .gate = q.gate);
     return push_o_proj(g, gated, WEIGHT(g, o_proj, d->hidden, q_width));
 }
@@ -149,7 +151,7 @@ static inline struct sample_ids sample_push(struct graph *g, const struct sample
 {
     struct sample_ids s = {.token_ids = graph_token_ids(g), .output_rows = graph_output_rows(g)};
     s.rope_freqs = graph_rope_freqs(g, d->rotary_dim);
-    buf_rope_table table = PUSH(g, rope_angles, .freqs = s.rope_freqs);
+    buf_rope_table table = PUSH(g, rope_angles, .freqs = s.rope_freqs, .scale = 1.25f);
     buf_stream x = as_stream(
         PUSH(g, embed, .ids = s.token_ids, .table = WEIGHT(g, embed, d->vocab, d->hidden)));
     for (uint32_t l = 0; l < n_layers; l++) {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_internal.h"
+#include "base/bits.h"
 
 /* The segment a row belongs to. */
 static const struct batch_segment *segment_of(const struct batch *batch, uint32_t row)
@@ -25,8 +26,8 @@ void cpu_rope_angles(const struct task *t, const struct node *node)
         float *row = y + (size_t)r * 2 * half;
         for (uint32_t i = 0; i < half; i++) {
             float angle = position * freqs[i];
-            row[i] = cosf(angle);
-            row[half + i] = sinf(angle);
+            row[i] = op->scale * cosf(angle);
+            row[half + i] = op->scale * sinf(angle);
         }
     }
 }
@@ -55,8 +56,9 @@ void cpu_rope(const struct task *t, const struct node *node)
     uint32_t heads = WIDTH(t, op->x) / op->head_dim, begin, end;
     share(t, N_ROWS(t, op->x) * heads, 1, &begin, &end);
     for (size_t i = begin; i < end; i++)
-        t->k->rope(x + i * op->head_dim, table + i / heads * op->rotary_dim, op->head_dim,
-                   op->rotary_dim, y + i * op->head_dim);
+        (op->pairs ? t->k->rope_pairs
+                   : t->k->rope)(x + i * op->head_dim, table + i / heads * op->rotary_dim,
+                                 op->head_dim, op->rotary_dim, y + i * op->head_dim);
 }
 
 static void store_row(const struct task *t, const struct sequence *seq, const float *x,
@@ -90,7 +92,23 @@ void cpu_kv_append(const struct task *t, const struct node *node)
 
 _Static_assert((int)SEQUENCE_PAGE == (int)ATTENTION_BLOCK, "a page is one block of attention");
 
-/* One query head over the blocks of its sequence, from position 0, whatever else is in the batch.
+/* The first position that a query sees. */
+static uint32_t first_seen(uint32_t position, uint32_t window)
+{
+    return window && position >= window ? position - window + 1 : 0;
+}
+
+/* Rows of a block begin at slot. */
+static const void *block_from(const struct sequence *seq, const void *block, uint32_t slot,
+                              uint32_t dim)
+{
+    size_t elem = seq->layout->kv_type == KV_F16 ? sizeof(uint16_t) : sizeof(float);
+    return (const uint8_t *)block + slot * dim * elem;
+}
+
+/*
+ * One query head over the blocks of its sequence that its window touches, whatever else is in the
+ * batch.
  */
 static void attend(const struct task *t, const struct op_attention *op, const struct sequence *seq,
                    uint32_t position, uint32_t head, const float *q, float *y)
@@ -99,11 +117,15 @@ static void attend(const struct task *t, const struct op_attention *op, const st
     uint32_t kv_head = head / (op->n_heads / op->n_kv_heads);
     struct softmax_state st = {-INFINITY, 0.0f};
     memset(y, 0, op->head_dim * sizeof *y);
-    for (uint32_t page = 0; page * SEQUENCE_PAGE <= position; page++) {
-        uint32_t left = position + 1 - page * SEQUENCE_PAGE;
-        uint32_t count = left < SEQUENCE_PAGE ? left : SEQUENCE_PAGE;
+    uint32_t at = first_seen(position, op->window);
+    while (at <= position) {
+        uint32_t page = at / SEQUENCE_PAGE, slot = at % SEQUENCE_PAGE;
+        uint32_t count = min_u32(position + 1 - at, SEQUENCE_PAGE - slot);
         const void *keys = sequence_keys(seq, kv, page, kv_head);
         const void *values = sequence_values(seq, kv, page, kv_head);
+        keys = block_from(seq, keys, slot, op->head_dim);
+        values = block_from(seq, values, slot, op->head_dim);
+        at += count;
         if (seq->layout->kv_type == KV_F16)
             t->k->attention_block_f16(q, keys, values, count, op->head_dim, op->scale, &st, y);
         else
