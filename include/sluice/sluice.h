@@ -114,9 +114,9 @@ enum sluice_prefetch {
 typedef void sluice_log_fn(void *user, enum sluice_log_level level, const char *message);
 
 struct sluice_engine_options {
-    uint32_t size;                   /* sizeof of this struct, set by _default */
-    uint32_t n_threads;              /* compute threads, the caller included; 0: one per core */
-    uint32_t max_batch_tokens;       /* tokens evaluated at once; longer inputs are cut; 0: 512 */
+    uint32_t size;             /* sizeof of this struct, set by _default */
+    uint32_t n_threads;        /* compute threads, the caller included; 0: one per fast core */
+    uint32_t max_batch_tokens; /* tokens evaluated at once; longer inputs are cut; 0: 512 */
     enum sluice_precision precision; /* default SLUICE_FAST */
     bool keep_hidden;                /* evaluations can return the residual stream per layer */
     uint32_t top_k_experts;          /* experts per token instead of the model's; 0: the model's */

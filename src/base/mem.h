@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { MEM_ALIGN = 64 };
 
@@ -16,6 +17,12 @@ void mem_free(void *p);
  * NULL and true. False: refused.
  */
 bool mem_reserve(size_t bytes, void **out);
+/*
+ * The pages of a reserved range will come from these memory nodes in turn, a bit each: what all
+ * threads read is best spread over the memory of all. Nothing changes with less than two nodes, or
+ * where the system refuses.
+ */
+void mem_spread(void *p, size_t bytes, uint64_t nodes);
 void mem_unreserve(void *p, size_t bytes);
 
 #endif

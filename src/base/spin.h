@@ -47,12 +47,14 @@ static inline bool spin_on(const struct spin *spin)
     return clock_ns() - spin->begin < (uint64_t)(spin->is_long ? SPIN_LONG_NS : SPIN_SHORT_NS);
 }
 
-/* The wait is over, slept through or not. */
-static inline void spin_end(const struct spin *spin, struct patience *patience)
+/* The wait is over, slept through or not. Returns how long it took. */
+static inline uint64_t spin_end(const struct spin *spin, struct patience *patience)
 {
-    bool is_long = clock_ns() - spin->begin < SPIN_LONG_NS;
+    uint64_t ns = clock_ns() - spin->begin;
+    bool is_long = ns < SPIN_LONG_NS;
     if (is_long != spin->is_long)
         atomic_store_explicit(&patience->is_long, is_long, memory_order_relaxed);
+    return ns;
 }
 
 #endif

@@ -6,20 +6,36 @@
 #ifndef SLUICE_BASE_THREAD_H
 #define SLUICE_BASE_THREAD_H
 
+#include <sched.h>
+
 #include "base/err.h"
 
 struct pool;
 
-/* n_threads >= 1; n_threads - 1 are started. Errors: SYSTEM, NOMEM. */
-enum sluice_status pool_open(struct pool **pool, uint32_t n_threads, struct sluice_error *err);
+struct pool_options {
+    uint32_t n_threads; /* >= 1, the caller of pool_run included */
+    uint32_t n_cores;   /* processors there are for them; 0: thread_cores(). Waiting threads spin
+                           only while each has one */
+    bool adapt;         /* runs may use fewer threads where that is faster (base/pace.h) */
+    const cpu_set_t *places; /* per thread: where it may run; that of thread 0, the caller's, is not
+                                used. NULL: wherever the system likes */
+};
+
+/* Starts n_threads - 1 threads. Errors: SYSTEM, NOMEM. */
+enum sluice_status pool_open(struct pool **pool, const struct pool_options *options,
+                             struct sluice_error *err);
 void pool_close(struct pool **pool);
 uint32_t pool_size(const struct pool *pool);
 
-/* Runs fn(arg, thread, n_threads) on every thread and returns when all are done. */
+/*
+ * Runs fn(arg, thread, n_threads) on n_threads threads and returns when all are done: all of the
+ * pool, or fewer if the pool adapts. work: how much this run does, in any unit that is the same for
+ * all runs of the pool; only an adapting pool reads it.
+ */
 typedef void pool_fn(void *arg, uint32_t thread, uint32_t n_threads);
-void pool_run(struct pool *pool, pool_fn *fn, void *arg);
+void pool_run(struct pool *pool, pool_fn *fn, void *arg, uint64_t work);
 
-/* Inside fn only: waits until every thread of the pool is here. */
+/* Inside fn only: waits until every thread of the run is here. */
 void pool_barrier(struct pool *pool);
 
 /* The part of n items that thread has: [*begin, *end), parts differ by at most grain items. */
@@ -33,7 +49,7 @@ static inline void pool_share(uint32_t n, uint32_t grain, uint32_t thread, uint3
     *end = (uint32_t)(e < n ? e : n);
 }
 
-/* Cores this process may run on, at least 1. */
+/* Processors this process may run on, at least 1. */
 uint32_t thread_cores(void);
 
 #endif

@@ -29,7 +29,7 @@ static enum sluice_status take_options(struct sluice_engine *e,
     struct sluice_engine_options *o = &e->options;
     sluice_engine_options_default(o);
     TRY(options_take(o, sizeof *o, options, "engine", err));
-    if (o->n_threads == 0) o->n_threads = thread_cores();
+    if (o->n_threads == 0) o->n_threads = e->processors.n_threads;
     if (o->max_batch_tokens == 0) o->max_batch_tokens = DEFAULT_BATCH;
     if (o->n_threads > MAX_THREADS)
         return err_set(err, SLUICE_E_ARGUMENT, "%u threads were asked for; at most %d are possible",
@@ -69,7 +69,20 @@ static uint32_t tail_rows(const struct sluice_engine *e)
     return (uint32_t)min_size(max_size(rows, 1), e->options.max_batch_tokens);
 }
 
-static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_error *err)
+/* places: one per thread, for as long as the result is used. */
+static struct pool_options pool_of(const struct sluice_engine *e, cpu_set_t *places)
+{
+    const struct processors *p = &e->processors;
+    bool placed = processors_place(p, e->options.n_threads, places);
+    return (struct pool_options){.n_threads = e->options.n_threads,
+                                 .n_cores =
+                                     p->quota ? min_u32(p->quota, p->n_logical) : p->n_logical,
+                                 .adapt = true,
+                                 .places = placed ? places : NULL};
+}
+
+static enum sluice_status open_backend_at(struct sluice_engine *e, cpu_set_t *places,
+                                          struct sluice_error *err)
 {
     bool exact = e->options.precision == SLUICE_EXACT;
     const struct model *m = &e->model;
@@ -78,7 +91,7 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
     TRY(layout_from_graph(&e->layout, &m->graph, exact ? KV_F32 : KV_F16, err));
     if (prefetch_can(e, PREFETCH_LAST)) e->layout.n_picks = (size_t)m->n_banks * m->n_picks;
     e->max_outputs = tail_rows(e);
-    struct cpu_options o = {.n_threads = e->options.n_threads,
+    struct cpu_options o = {.pool = pool_of(e, places),
                             .features = features,
                             .int8 = !exact,
                             .dims = {e->options.max_batch_tokens, e->max_outputs},
@@ -88,6 +101,15 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
     if (m->rope_values && !CPU_BIND_BORROWED(e->backend, m->rope_freqs, m->rope_values))
         return err_set(err, SLUICE_E_INTERNAL, "the rope frequencies have no buffer");
     return SLUICE_OK;
+}
+
+static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_error *err)
+{
+    cpu_set_t *places = calloc(e->options.n_threads, sizeof *places);
+    if (!places) return err_nomem(err, "places of threads", e->options.n_threads * sizeof *places);
+    enum sluice_status status = open_backend_at(e, places, err);
+    free(places);
+    return status;
 }
 
 /* A model without one is evaluated all the same; running out of memory is another matter. */
@@ -136,6 +158,7 @@ enum sluice_status sluice_engine_open(sluice_engine **engine, const char *path,
     init_lock(&e->run_lock);
     e->path = strdup(path);
     enum sluice_status status = e->path ? SLUICE_OK : err_nomem(err, "engine", strlen(path));
+    if (status == SLUICE_OK) status = processors_here(&e->processors, err);
     if (status == SLUICE_OK) status = take_options(e, options, err);
     if (status == SLUICE_OK) status = open_parts(e, err);
     if (status != SLUICE_OK) sluice_engine_close(&e);
@@ -158,6 +181,7 @@ void sluice_engine_close(sluice_engine **engine)
     tokenizer_close(e->tokenizer);
     pthread_mutex_destroy(&e->run_lock);
     call_memory_free(&e->call_memory);
+    processors_release(&e->processors);
     free(e->path);
     free(e);
 }

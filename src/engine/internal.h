@@ -6,6 +6,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/log.h"
+#include "io/processors.h"
 #include "model/model.h"
 #include "state/sequence.h"
 #include "store/expert_store.h"
@@ -29,6 +30,7 @@ struct sluice_engine {
     struct log log;
     char *path;
     char cpu_text[128];
+    struct processors processors;
     struct checkpoint checkpoint;
     struct model model;
     struct state_layout layout;

@@ -118,7 +118,9 @@ static struct reader_options reader_options(const struct sluice_engine *e)
                                              [SLUICE_IO_URING] = READER_URING,
                                              [SLUICE_IO_PREAD] = READER_PREAD,
                                              [SLUICE_IO_MMAP] = READER_AUTO};
-    return (struct reader_options){.kind = kinds[e->options.io], .depth = e->options.queue_depth};
+    return (struct reader_options){.kind = kinds[e->options.io],
+                                   .depth = e->options.queue_depth,
+                                   .memory_nodes = e->processors.nodes};
 }
 
 _Static_assert((int)SLUICE_POLICY_LRU == (int)POLICY_LRU, "policies are numbered as in policy.def");

@@ -160,6 +160,7 @@ enum sluice_status resident_load(struct resident *resident, const struct file_ma
     if (status == SLUICE_OK) {
         resident->slab_bytes = bytes;
         (void)madvise(resident->slab, bytes, MADV_HUGEPAGE);
+        mem_spread(resident->slab, bytes, options->memory_nodes);
         status = load_all(&l, matrices, n, resident->slab, align);
     }
     reader_close(&l.reader);

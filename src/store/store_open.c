@@ -164,7 +164,8 @@ static enum sluice_status open_policies(struct expert_store *s, enum policy_kind
     return SLUICE_OK;
 }
 
-static enum sluice_status alloc_slots(struct expert_store *s, struct sluice_error *err)
+static enum sluice_status alloc_slots(struct expert_store *s, uint64_t memory_nodes,
+                                      struct sluice_error *err)
 {
     s->slots = calloc(s->n_slots + 1, sizeof *s->slots);
     if (!s->slots) return err_nomem(err, "expert slots", s->n_slots * sizeof *s->slots);
@@ -173,6 +174,7 @@ static enum sluice_status alloc_slots(struct expert_store *s, struct sluice_erro
         if (!mul_size(k->slot_bytes, k->n, &k->slab_bytes) || !mem_reserve(k->slab_bytes, &k->slab))
             return err_nomem(err, "expert slots", k->slab_bytes);
         (void)madvise(k->slab, k->slab_bytes, MADV_HUGEPAGE);
+        mem_spread(k->slab, k->slab_bytes, memory_nodes);
         k->free_slots = calloc(k->n + 1, sizeof *k->free_slots);
         if (!k->free_slots) return err_nomem(err, "expert slots", k->n);
         while (k->n_free < k->n) {
@@ -226,7 +228,7 @@ enum sluice_status store_open(struct expert_store **out, const struct file_map *
     if (status == SLUICE_OK) status = check_files(s, err);
     if (status == SLUICE_OK) status = add_banks(s, banks, n_banks, err);
     if (status == SLUICE_OK) status = share_slots(s, options, err);
-    if (status == SLUICE_OK) status = alloc_slots(s, err);
+    if (status == SLUICE_OK) status = alloc_slots(s, options->reader.memory_nodes, err);
     if (status == SLUICE_OK) status = open_policies(s, options->policy, err);
     if (status != SLUICE_OK) store_close(&s);
     *out = s;

@@ -254,7 +254,7 @@ static void add_lane(struct random_world *r, const char *level, uint32_t feature
     struct lane *lane = &r->lanes[r->n_lanes++];
     *lane = (struct lane){.features = features, .threads = threads, .level = level};
     struct cpu_options o = {
-        .n_threads = threads,
+        .pool = {.n_threads = threads},
         .features = features,
         .int8 = r->v->int8,
         .prefetch = PREFETCH_ROUTER,

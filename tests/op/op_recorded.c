@@ -26,7 +26,7 @@ static enum sluice_status open_model(struct recorded *r, const char *path, bool 
                                      struct sluice_error *err)
 {
     struct model_options options = {.guess = true};
-    struct cpu_options o = {.n_threads = 2,
+    struct cpu_options o = {.pool = {.n_threads = 2},
                             .features = cpu_detect(),
                             .int8 = int8,
                             .dims = {MAX_TOKENS, MAX_TOKENS},

@@ -35,7 +35,7 @@ static enum sluice_status try_bench(struct bench *b, const char *path,
 static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
 {
     struct sluice_error err = {0};
-    struct cpu_options o = {.n_threads = threads,
+    struct cpu_options o = {.pool = {.n_threads = threads},
                             .features = cpu_detect(),
                             .int8 = int8,
                             .dims = {TOKENS, TOKENS},
@@ -164,7 +164,7 @@ struct sample {
 static enum sluice_status sample_backend(struct sample *s, const struct sample_dims *dims,
                                          struct plan_dims room, struct sluice_error *err)
 {
-    struct cpu_options o = {.n_threads = 1, .dims = room, .share_buffers = true};
+    struct cpu_options o = {.pool = {.n_threads = 1}, .dims = room, .share_buffers = true};
     graph_init(&s->g, 1);
     sample_graph(&s->g, dims);
     TRY(graph_finish(&s->g, err));

@@ -26,7 +26,7 @@ static struct pool *pool_of(uint32_t n)
 {
     struct sluice_error err = {0};
     struct pool *pool;
-    CHECK_OK(pool_open(&pool, n, &err));
+    CHECK_OK(pool_open(&pool, &(struct pool_options){.n_threads = n}, &err));
     return pool;
 }
 
@@ -38,7 +38,7 @@ static void test_every_thread_runs_once(void)
         REQUIRE(pool);
         CHECK(pool_size(pool) == n);
         for (uint32_t run = 1; run <= 200; run++) {
-            pool_run(pool, visit, &v);
+            pool_run(pool, visit, &v, 1);
             for (uint32_t t = 0; t < MOST; t++)
                 CHECK(v.count[t] == (t < n ? run : 0), "thread %u of %u, run %u", t, n, run);
         }
@@ -61,7 +61,7 @@ static void test_sleepers_wake(void)
     REQUIRE(pool);
     for (uint32_t run = 1; run <= 10; run++) {
         rest();
-        pool_run(pool, visit, &v);
+        pool_run(pool, visit, &v, 1);
         CHECK(v.count[0] == run && v.count[1] == run && v.count[2] == run && v.count[3] == run);
     }
     rest();
@@ -93,7 +93,7 @@ static void check_march(uint32_t n, uint32_t rounds, bool dawdle)
 {
     struct march m = {.pool = pool_of(n), .rounds = rounds, .dawdle = dawdle};
     REQUIRE(m.pool);
-    pool_run(m.pool, march, &m);
+    pool_run(m.pool, march, &m, 1);
     for (uint32_t t = 0; t < n; t++) {
         CHECK(m.laggards[t] == 0, "%u of %u saw others behind %u times", t, n, m.laggards[t]);
         CHECK(m.at[t] == rounds);
@@ -113,14 +113,80 @@ static void test_pools_side_by_side(void)
     struct pool *first = pool_of(3), *second = pool_of(2);
     REQUIRE(first && second);
     for (int i = 0; i < 50; i++) {
-        pool_run(first, visit, &a);
-        pool_run(second, visit, &b);
+        pool_run(first, visit, &a, 1);
+        pool_run(second, visit, &b, 1);
     }
     CHECK(a.count[2] == 50 && b.count[1] == 50 && b.count[2] == 0);
     pool_close(&first);
-    pool_run(second, visit, &b);
+    pool_run(second, visit, &b, 1);
     CHECK(b.count[1] == 51);
     pool_close(&second);
+}
+
+/* Every thread of a run adds one; the pool may give it fewer than there are. */
+struct tally {
+    struct pool *pool;
+    _Atomic uint32_t visits;
+    uint32_t n_threads, fewest;
+    bool slow; /* thread 0 has nothing to do but wait */
+};
+
+static void count_visit(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct tally *t = arg;
+    atomic_fetch_add(&t->visits, 1);
+    if (thread == 0) t->n_threads = n_threads;
+    if (thread == 0 && n_threads < t->fewest) t->fewest = n_threads;
+    if (t->slow && thread == 1) rest();
+    pool_barrier(t->pool);
+    if (thread == 0 && t->slow && n_threads == 1)
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+}
+
+/* Threads that hold up the others have no part after a while, and have one again when they do not.
+ */
+static void test_adapts(void)
+{
+    struct sluice_error err = {0};
+    struct tally t = {.fewest = 4, .slow = true};
+    struct pool_options o = {.n_threads = 4, .n_cores = 4, .adapt = true};
+    CHECK_OK(pool_open(&t.pool, &o, &err));
+    REQUIRE(t.pool);
+    for (int i = 0; i < 5000 && t.fewest > 1; i++) {
+        atomic_store(&t.visits, 0);
+        pool_run(t.pool, count_visit, &t, 1);
+        CHECK(atomic_load(&t.visits) == t.n_threads, "run %d", i);
+    }
+    CHECK(t.fewest < 4, "%u", t.fewest);
+    /* and all of them are there at the end, whether asleep or not */
+    rest();
+    pool_close(&t.pool);
+}
+
+static void test_places(void)
+{
+    struct sluice_error err = {0};
+    cpu_set_t here[3];
+    REQUIRE(sched_getaffinity(0, sizeof here[0], &here[0]) == 0);
+    here[1] = here[0];
+    CPU_ZERO(&here[2]); /* no such place: anywhere will do */
+    struct visits v = {.n_threads = 3};
+    struct pool *pool;
+    struct pool_options o = {.n_threads = 3, .places = here};
+    CHECK_OK(pool_open(&pool, &o, &err));
+    REQUIRE(pool);
+    for (uint32_t run = 1; run <= 20; run++) pool_run(pool, visit, &v, 1);
+    CHECK(v.count[0] == 20 && v.count[1] == 20 && v.count[2] == 20);
+    pool_close(&pool);
+}
+
+static void test_no_such_pool(void)
+{
+    struct sluice_error err = {0};
+    struct pool *pool;
+    CHECK(pool_open(&pool, &(struct pool_options){.n_threads = 0}, &err) == SLUICE_E_INTERNAL);
+    CHECK(pool_open(&pool, &(struct pool_options){.n_threads = 2048}, &err) == SLUICE_E_INTERNAL);
+    CHECK(pool == NULL);
 }
 
 static void test_closing(void)
@@ -174,6 +240,9 @@ static void test_cores(void)
     C(sleepers_wake)                                                                               \
     C(barriers_hold)                                                                               \
     C(pools_side_by_side)                                                                          \
+    C(adapts)                                                                                      \
+    C(places)                                                                                      \
+    C(no_such_pool)                                                                                \
     C(closing)                                                                                     \
     C(shares_cover)                                                                                \
     C(cores)

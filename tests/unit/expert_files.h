@@ -175,7 +175,7 @@ static inline void stepper_look(void *arg, uint32_t thread, uint32_t n_threads)
 static inline void stepper_compare(struct stepper *t)
 {
     if (t->pool)
-        pool_run(t->pool, stepper_look, t);
+        pool_run(t->pool, stepper_look, t, 1);
     else
         stepper_look(t, 0, 1);
     for (uint32_t i = 0; i < COUNT_OF(t->wrong); i++) {

@@ -1,33 +1,15 @@
 /* What may still be taken, read from made-up trees of /proc and /sys. */
 #include "check.h"
+#include "fake_tree.h"
 #include "io/memory_limit.h"
-#include "tempdir.h"
 
 #define MIB 1048576u
-
-/* A file of the made-up tree: its path below the root, and its text. NULL: no more. */
-struct entry {
-    const char *path, *text;
-};
-
-static bool write_entry(const struct tempdir *root, const struct entry *e)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s", e->path);
-    for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        struct stat st;
-        if (stat(tempdir_path(root, path), &st) != 0 && !tempdir_mkdir(root, path)) return false;
-        *slash = '/';
-    }
-    return tempdir_write_text(root, path, e->text);
-}
 
 static void expect(const struct entry *entries, uint64_t bytes)
 {
     struct tempdir root;
     REQUIRE(tempdir_make(&root));
-    for (const struct entry *e = entries; e->path; e++) CHECK(write_entry(&root, e), "%s", e->path);
+    for (const struct entry *e = entries; e->path; e++) CHECK(entry_write(&root, e), "%s", e->path);
     uint64_t got = memory_available(root.path);
     CHECK(got == bytes, "%" PRIu64 ", not %" PRIu64, got, bytes);
     tempdir_remove(&root);

@@ -98,7 +98,8 @@ static void test_right_bytes(void)
                                       .policy = (enum policy_kind)(round % POLICY_COUNT),
                                       .reader = way_options(&ways[k], round)};
             struct stepper t = {.world = &w, .rng = {round}, .store = open_store(&w, &o)};
-            CHECK_OK(pool_open(&t.pool, threads[round % 3], &err));
+            CHECK_OK(
+                pool_open(&t.pool, &(struct pool_options){.n_threads = threads[round % 3]}, &err));
             uint32_t n = store_slots(t.store), all = count_experts(&w);
             CHECK(n <= max_u32(slots[i], 5) && n <= all && n + 5 >= min_u32(slots[i], all));
             run_steps(&t, 120);

@@ -146,7 +146,8 @@ static void test_right_bytes(void)
                                       .policy = (enum policy_kind)(round % POLICY_COUNT),
                                       .reader = way_options(&ways[k], round)};
             struct stepper t = {.world = &w, .rng = {round}, .store = open_store(&w, &o)};
-            CHECK_OK(pool_open(&t.pool, threads[round % 3], &err));
+            CHECK_OK(
+                pool_open(&t.pool, &(struct pool_options){.n_threads = threads[round % 3]}, &err));
             run_steps(&t, 150);
             CHECK(!check_failures, "%u slots, way %u", slots[i], k);
             struct store_stats stats = stats_of(t.store);

@@ -170,7 +170,7 @@ static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_er
     size_t pick_rows = (size_t)widest * max_u32(g->n_picks, 1) * sizeof(float);
     be->scratch_bytes = align_up(max_size(matmul_scratch_bytes(widest), pick_rows), MEM_ALIGN);
     size_t bytes;
-    if (!mul_size(be->scratch_bytes, be->options.n_threads, &bytes))
+    if (!mul_size(be->scratch_bytes, be->options.pool.n_threads, &bytes))
         return err_nomem(err, "scratch", SIZE_MAX);
     void *scratch;
     if (!mem_reserve(bytes, &scratch)) return err_nomem(err, "scratch", bytes);
@@ -189,7 +189,7 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
     TRY(alloc_round(be, err));
     TRY(alloc_int8(be, err));
     TRY(alloc_scratch(be, err));
-    return pool_open(&be->pool, o->n_threads, err);
+    return pool_open(&be->pool, &o->pool, err);
 }
 
 enum sluice_status cpu_open(struct cpu_backend **out, const struct graph *graph,
@@ -226,7 +226,7 @@ void cpu_close(struct cpu_backend **backend)
     free(be->state_index);
     free(be->round.experts);
     free(be->round.active);
-    mem_unreserve(be->scratch, be->scratch_bytes * be->options.n_threads);
+    mem_unreserve(be->scratch, be->scratch_bytes * be->options.pool.n_threads);
     free(be);
 }
 
@@ -252,7 +252,7 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     be->end = end;
     be->status = SLUICE_OK;
     atomic_store(&be->stopped_at, UINT32_MAX);
-    pool_run(be->pool, run_nodes, be);
+    pool_run(be->pool, run_nodes, be, batch->n_tokens);
     be->batch = NULL;
     if (begin == 0 && be->status == SLUICE_OK) be->tokens += batch->n_tokens;
     if (be->status != SLUICE_OK && err) *err = be->error;

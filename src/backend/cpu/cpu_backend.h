@@ -21,9 +21,9 @@ struct cpu_routing {
 };
 
 struct cpu_options {
-    uint32_t n_threads;
-    uint32_t features; /* enum cpu_feature */
-    bool int8;         /* activations of packed weights in int8 */
+    struct pool_options pool; /* places are copied */
+    uint32_t features;        /* enum cpu_feature */
+    bool int8;                /* activations of packed weights in int8 */
     struct plan_dims dims;
     bool share_buffers; /* false: every buffer has storage of its own */
     struct cpu_routing routing;
