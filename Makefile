@@ -18,7 +18,7 @@ PROMPT ?= Once upon a time there was
 strict = -Dwerror=$(if $(CI),true,false)
 # Instrumentation misleads the warnings of gcc, so they stop nothing there.
 instrumented = --buildtype=debug -Doptimization=1 -Db_lundef=false
-options_release = --buildtype=release
+options_release = --buildtype=release $(strict)
 options_debug   = --buildtype=debugoptimized $(strict)
 options_asan    = $(instrumented) -Db_sanitize=address,undefined
 options_ubsan   = $(instrumented) -Db_sanitize=undefined

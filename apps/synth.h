@@ -20,8 +20,10 @@ enum synth_fill {
     SYNTH_F32,     /* f32, uniform in [lo, hi) */
 };
 
+enum { SYNTH_NAME = 160 };
+
 struct synth_tensor {
-    char name[128];
+    char name[SYNTH_NAME];
     const char *dtype; /* as safetensors names it */
     uint32_t rank;
     uint64_t shape[3];

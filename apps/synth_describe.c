@@ -93,7 +93,7 @@ static enum sluice_status add(struct maker *k, const char *name, const char *dty
 static enum sluice_status add_matrix(struct maker *k, const char *base, uint64_t n_stack,
                                      uint64_t rows, uint64_t cols, uint32_t bits, float gain)
 {
-    char name[160];
+    char name[SYNTH_NAME];
     uint64_t shape[3] = {n_stack, rows, cols};
     uint32_t rank = n_stack ? 3 : 2;
     uint64_t *dims = n_stack ? shape : shape + 1;
@@ -134,11 +134,12 @@ static enum sluice_status add_norm(struct maker *k, const char *name, uint64_t n
     return add_vector(k, name, n, one, one);
 }
 
-static const char *in_layer(char out[160], const struct maker *k, uint32_t layer, const char *rest)
+static const char *in_layer(char out[SYNTH_NAME], const struct maker *k, uint32_t layer,
+                            const char *rest)
 {
     const char *prefix =
         k->o->layout == SYNTH_MLX ? "language_model.model." : "model.language_model.";
-    snprintf(out, 160, "%slayers.%u.%s", prefix, layer, rest);
+    snprintf(out, SYNTH_NAME, "%slayers.%u.%s", prefix, layer, rest);
     return out;
 }
 
@@ -151,7 +152,7 @@ static float writer_gain(const struct maker *k)
 static enum sluice_status add_attention(struct maker *k, uint32_t l)
 {
     const struct shape *s = &k->s;
-    char name[160];
+    char name[SYNTH_NAME];
     uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
     uint32_t bits = k->o->bits;
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.q_proj"), 0, 2 * q, s->hidden, bits, 1));
@@ -166,7 +167,7 @@ static enum sluice_status add_attention(struct maker *k, uint32_t l)
 static enum sluice_status add_delta_net(struct maker *k, uint32_t l)
 {
     const struct shape *s = &k->s;
-    char name[160];
+    char name[SYNTH_NAME];
     uint64_t values = (uint64_t)s->v_heads * s->dv;
     uint64_t channels = 2ull * s->k_heads * s->dk + values, heads = s->v_heads;
     uint64_t mlx[3] = {channels, s->conv, 1}, original[3] = {channels, 1, s->conv};
@@ -189,7 +190,7 @@ static enum sluice_status add_delta_net(struct maker *k, uint32_t l)
 static enum sluice_status add_experts(struct maker *k, uint32_t l)
 {
     const struct shape *s = &k->s;
-    char name[160];
+    char name[SYNTH_NAME];
     float down = writer_gain(k);
     if (k->o->layout == SYNTH_BF16) {
         TRY(add_matrix(k, in_layer(name, k, l, "mlp.experts.gate_up_proj"), s->experts,
@@ -209,7 +210,7 @@ static enum sluice_status add_experts(struct maker *k, uint32_t l)
 static enum sluice_status add_moe(struct maker *k, uint32_t l)
 {
     const struct shape *s = &k->s;
-    char name[160];
+    char name[SYNTH_NAME];
     uint32_t bits = k->o->bits;
     TRY(add_matrix(k, in_layer(name, k, l, "mlp.gate"), 0, s->experts, s->hidden, 8, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "mlp.shared_expert_gate"), 0, 1, s->hidden, 8, 1));
@@ -232,7 +233,7 @@ static enum sluice_status add_all(struct maker *k)
 {
     const struct shape *s = &k->s;
     bool mlx = k->o->layout == SYNTH_MLX;
-    char name[160];
+    char name[SYNTH_NAME];
     TRY(add_matrix(k,
                    mlx ? "language_model.model.embed_tokens" : "model.language_model.embed_tokens",
                    0, s->vocab, s->hidden, k->o->bits, sqrtf((float)s->hidden)));
@@ -336,7 +337,7 @@ static enum sluice_status add_quantization(const struct maker *k)
     if (k->o->layout != SYNTH_MLX) return SLUICE_OK;
     json_t *q = json_pack("{s:i, s:i, s:s}", "group_size", (int)k->o->group, "bits",
                           (int)k->o->bits, "mode", "affine");
-    char name[160];
+    char name[SYNTH_NAME];
     for (uint32_t l = 0; q && l < k->s.layers && k->o->bits != 8; l++) {
         json_object_set_new(q, in_layer(name, k, l, "mlp.gate"),
                             json_pack("{s:i, s:i}", "group_size", (int)k->o->group, "bits", 8));

@@ -77,7 +77,7 @@ static bool parse_expert(struct span text, struct pack_expert *out)
 static enum sluice_status read_run(const struct parser *p, const json_t *run,
                                    struct pack_shard *shard)
 {
-    uint64_t layer, first;
+    uint64_t layer = 0, first = 0;
     const json_t *sums = json_object_get(run, "sums");
     TRY(get_count(p, run, "layer", UINT32_MAX, &layer));
     TRY(get_count(p, run, "first", UINT32_MAX, &first));
@@ -144,7 +144,7 @@ static enum sluice_status read_sources(const struct parser *p, const json_t *lis
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *object = json_array_get(list, i);
         struct pack_source *source = &m->sources[m->n_sources++];
-        uint64_t modified;
+        uint64_t modified = 0;
         TRY(get_string(p, object, "name", &source->name));
         TRY(get_count(p, object, "bytes", INT64_MAX, &source->bytes));
         TRY(get_count(p, object, "modified_ns", INT64_MAX, &modified));
@@ -198,7 +198,7 @@ static enum sluice_status index_tensors(const struct parser *p)
 
 static enum sluice_status read_all(const struct parser *p, const json_t *root)
 {
-    uint64_t version;
+    uint64_t version = 0;
     struct span name = text_of(json_object_get(root, "format"));
     struct span fingerprint = text_of(json_object_get(root, "fingerprint"));
     if (!span_equal(name, span_str(kind))) return malformed(p, "it is no manifest of a pack");

@@ -120,7 +120,7 @@ static enum sluice_status read_counted(struct trace_reader *r, struct sluice_err
     uint64_t picks = (uint64_t)r->header.k * r->step.n_tokens;
     for (uint64_t sum = 0; sum < picks; sum += r->counts[r->step.n - 1]) {
         size_t begin = r->at;
-        uint32_t value, more = 0;
+        uint32_t value = 0, more = 0;
         TRY(read_varint(r, &value, err));
         if (value & 1) TRY(read_varint(r, &more, err));
         uint64_t count = 1 + (uint64_t)(value & 1) + more;

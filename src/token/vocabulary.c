@@ -148,7 +148,7 @@ enum sluice_status vocabulary_add(struct vocabulary *vocab, struct span text, ui
 {
     int len = (int)min_size(text.len, 100);
     const char *chars = (const char *)text.data;
-    int32_t known;
+    int32_t known = -1;
     TRY(vocabulary_find_text(vocab, text, &known, err));
     if (known >= 0 && (uint32_t)known != id)
         return err_set(err, SLUICE_E_FORMAT,
