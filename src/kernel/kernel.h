@@ -37,6 +37,17 @@ struct softmax_state {
     float sum;
 };
 
+/*
+ * Query heads of latent attention that look at the same rows of the cache: each row is a latent of
+ * rank values, which is both key and value, then rotated values, which are key alone.
+ */
+struct latent_query {
+    const float *latent; /* [heads][rank] */
+    const float *rot;    /* [heads][rotated] */
+    uint32_t heads, rank, rotated;
+    float scale;
+};
+
 /* Keys and values come in blocks of at most this many positions, at multiples of it. */
 enum { ATTENTION_BLOCK = 64 };
 
@@ -53,6 +64,8 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    each activation group, ascending, acc += idot * (scale * act scale) + bias *
  *                    act sum, every operation rounded to f32; so all instruction sets agree to the
  *                    bit. y row 0 is the row of t0.
+ * matmul_t_f32[type] y[t * ldy + c] = sum_r W[r][c] * x[t * ldx + r], c in [col0, col1), t < n, r
+ *                    ascending; f32 arithmetic
  * dequant_row[type]  y[k] = W[row][k], exact.
  * quantize_act8      one row of k values (a multiple of ACT8_GROUP): scale = max|x| / 127 (0 for a
  *                    zero group), q rounded to nearest even, in -127 .. 127. NaN and infinities
@@ -78,6 +91,8 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    out = S q (Yang et al., arXiv:2412.06464)
  * attention_block_*  one query head against count <= ATTENTION_BLOCK positions: keys and values
  *                    [count][head_dim]; updates st and acc[head_dim] (unnormalised)
+ * latent_block_*     count <= ATTENTION_BLOCK rows [rank + rotated]; updates st[heads] and
+ *                    acc[heads][rank] (unnormalised), each head by itself
  * scale              y = x * factor; y may be x
  * f32_to_f16_row     rounds to nearest even
  *

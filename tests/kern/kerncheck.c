@@ -7,7 +7,7 @@
 
 #include "kerncheck.h"
 
-enum { MAX_SLOTS = 128, MAX_VERSIONS = 8, STACK_BYTES = 256 * 1024 };
+enum { MAX_SLOTS = 256, MAX_VERSIONS = 8, STACK_BYTES = 256 * 1024 };
 
 static struct slot slots[MAX_SLOTS];
 static size_t slot_count;
@@ -270,6 +270,7 @@ int main(int argc, char **argv)
         check_broken(&o, &ref, broken_matmul, broken_matmul_count);
         check_broken(&o, &ref, broken_rows, broken_rows_count);
         check_broken(&o, &ref, broken_state, broken_state_count);
+        check_broken(&o, &ref, broken_latent, broken_latent_count);
     } else {
         check_versions(&o, &ref);
     }

@@ -10,6 +10,14 @@ void ref_init_norm(struct kernels *k);
 void ref_init_moe(struct kernels *k);
 void ref_init_delta(struct kernels *k);
 void ref_init_attention(struct kernels *k);
+void ref_init_latent(struct kernels *k);
+
+/*
+ * Turns scores into exp(score - max) with the maximum of st and scores, and brings st and acc to
+ * that maximum.
+ */
+void ref_softmax_update(float *scores, uint32_t count, uint32_t width, struct softmax_state *st,
+                        float *acc);
 
 /* W[row][0 .. cols) as f32: exact for every type but the one rounding of q * scale + bias. */
 void ref_dequant_row(const struct wmat *w, uint32_t row, float *y);

@@ -16,8 +16,8 @@ static float dot_f16(const float *a, const uint16_t *b, uint32_t n)
 }
 
 /* Turns scores into exp(score - max), moves st to the new maximum, rescales acc to it. */
-static void softmax_update(float *scores, uint32_t count, uint32_t head_dim,
-                           struct softmax_state *st, float *acc)
+void ref_softmax_update(float *scores, uint32_t count, uint32_t head_dim, struct softmax_state *st,
+                        float *acc)
 {
     float max = st->max;
     for (uint32_t j = 0; j < count; j++) max = fmaxf(max, scores[j]);
@@ -39,7 +39,7 @@ static void attention_block_f32(const float *q, const float *keys, const float *
     float scores[ATTENTION_BLOCK];
     for (uint32_t j = 0; j < count; j++)
         scores[j] = ref_dot(q, keys + (size_t)j * head_dim, head_dim) * scale;
-    softmax_update(scores, count, head_dim, st, acc);
+    ref_softmax_update(scores, count, head_dim, st, acc);
     for (uint32_t j = 0; j < count; j++)
         for (uint32_t d = 0; d < head_dim; d++)
             acc[d] += scores[j] * values[(size_t)j * head_dim + d];
@@ -52,7 +52,7 @@ static void attention_block_f16(const float *q, const uint16_t *keys, const uint
     float scores[ATTENTION_BLOCK];
     for (uint32_t j = 0; j < count; j++)
         scores[j] = dot_f16(q, keys + (size_t)j * head_dim, head_dim) * scale;
-    softmax_update(scores, count, head_dim, st, acc);
+    ref_softmax_update(scores, count, head_dim, st, acc);
     for (uint32_t j = 0; j < count; j++)
         for (uint32_t d = 0; d < head_dim; d++)
             acc[d] += scores[j] * f16_to_f32(values[(size_t)j * head_dim + d]);

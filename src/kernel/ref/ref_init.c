@@ -9,4 +9,5 @@ void kernels_init_ref(struct kernels *k)
     ref_init_moe(k);
     ref_init_delta(k);
     ref_init_attention(k);
+    ref_init_latent(k);
 }

@@ -23,6 +23,20 @@ static void matmul_f32(const struct wmat *w, uint32_t row0, uint32_t row1, const
     }
 }
 
+/* The matrix the other way round: rows are added up, in order. */
+static void matmul_t_f32(const struct wmat *w, uint32_t col0, uint32_t col1, const float *x,
+                         size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
+{
+    float *weights = aligned_scratch(scratch);
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t c = col0; c < col1; c++) y[t * ldy + c] = 0;
+    for (uint32_t r = 0; r < w->rows; r++) {
+        ref_dequant_row(w, r, weights);
+        for (uint32_t t = 0; t < n; t++)
+            for (uint32_t c = col0; c < col1; c++) y[t * ldy + c] += weights[c] * x[t * ldx + r];
+    }
+}
+
 static int32_t dot_i8(const uint8_t *w, const int8_t *x)
 {
     int32_t sum = 0;
@@ -96,6 +110,7 @@ void ref_init_matmul(struct kernels *k)
 {
     for (int type = 0; type < WTYPE_COUNT; type++) {
         k->matmul_f32[type] = matmul_f32;
+        k->matmul_t_f32[type] = matmul_t_f32;
         k->matmul_i8[type] = wtype_is_packed((enum wtype)type) ? matmul_i8 : NULL;
         k->dequant_row[type] = ref_dequant_row;
     }

@@ -13,6 +13,8 @@ void SET(x86_init_norm)(struct kernels *k);
 void SET(x86_init_moe)(struct kernels *k);
 void SET(x86_init_delta)(struct kernels *k);
 void SET(x86_init_attention)(struct kernels *k);
+void SET(x86_init_latent)(struct kernels *k);
+void SET(x86_init_matmul_t)(struct kernels *k);
 
 /* The first address in scratch that is a multiple of 64. */
 INLINE void *scratch_aligned(void *scratch)

@@ -1,16 +1,6 @@
 /* One query head against one block of positions, with the softmax kept online (arXiv:1805.02867).
  */
-#include <math.h>
-
-#include "kernel/x86/x86.h"
-
-/* Rows of keys or values in either format; `half` is a constant at every call. */
-INLINE vf load_cache(const void *rows, size_t i, uint32_t left, bool half)
-{
-    if (!half) return vf_load_upto((const float *)rows + i, left);
-    const uint16_t *p = (const uint16_t *)rows + i;
-    return left >= LANES ? vf_load_f16(p) : vf_load_f16_tail(p, left);
-}
+#include "kernel/x86/softmax.h"
 
 enum { KEYS = 4, CHUNK = 4 };
 
@@ -28,27 +18,6 @@ INLINE void score_keys(const float *q, const void *keys, uint32_t first, uint32_
         }
     }
     for (uint32_t j = 0; j < count; j++) scores[first + j] = vf_sum(acc[j]) * scale;
-}
-
-/*
- * Turns scores, padded with -infinity, into exp(score - max), moves st to the new maximum and
- * returns the factor that brings older sums to it.
- */
-INLINE float softmax_update(float *scores, uint32_t count, struct softmax_state *st)
-{
-    vf max_lanes = vf_set(st->max);
-    for (uint32_t j = 0; j < count; j += LANES) max_lanes = vf_max(vf_load(scores + j), max_lanes);
-    float max = vf_max_lane(max_lanes);
-    float rescale = max > st->max ? expf(st->max - max) : 1;
-    vf sum = vf_set(0);
-    for (uint32_t j = 0; j < count; j += LANES) {
-        vf e = vf_exp(vf_sub(vf_load(scores + j), vf_set(max)));
-        vf_store(scores + j, e);
-        sum = vf_add(sum, e);
-    }
-    st->sum = st->sum * rescale + vf_sum(sum);
-    st->max = max;
-    return rescale;
 }
 
 /* acc[d ..] of `vectors` vectors, a constant at every call; the last may be a tail. */

@@ -11,4 +11,6 @@ void SET(kernels_init)(struct kernels *k)
     SET(x86_init_moe)(k);
     SET(x86_init_delta)(k);
     SET(x86_init_attention)(k);
+    SET(x86_init_latent)(k);
+    SET(x86_init_matmul_t)(k);
 }
