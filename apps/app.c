@@ -154,8 +154,26 @@ static void say_metric(const char *text, uint64_t value, const char *unit)
     }
 }
 
+/* Each line of a text by itself. */
+static void say_lines(char *text)
+{
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        say("%s", line);
+}
+
+static void say_plan(const sluice_engine *engine)
+{
+    struct buffer text = {0};
+    app_plan_text(engine, &text);
+    buffer_add(&text, "", 1);
+    if (!text.failed) say_lines(text.data);
+    buffer_release(&text);
+}
+
 void app_say_stats(const sluice_engine *engine)
 {
+    say_plan(engine);
     struct sluice_stats stats = {.size = sizeof stats};
     sluice_engine_get_stats(engine, &stats);
 #define M(name, unit, text) say_metric(text, stats.name, unit);
@@ -171,6 +189,7 @@ json_t *app_stats_json(const sluice_engine *engine)
 #define M(name, unit, text) json_object_set_new(root, #name, json_integer((json_int_t)stats.name));
 #include "sluice/metrics.def"
 #undef M
+    json_object_set_new(root, "plan", app_plan_json(engine));
     return root;
 }
 

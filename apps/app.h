@@ -58,7 +58,10 @@ SLUICE_NODISCARD enum sluice_status app_eval(struct app *app, sluice_engine *eng
 /* Rows of so many floats to evaluate at once, so that what they need stays below 64 MiB. */
 size_t app_rows_at_once(size_t floats_per_row);
 
-/* The engine's counters, for --stats and for JSON. */
+/* What the engine's memory is planned for and how it reads, as lines; and for JSON. */
+void app_plan_text(const sluice_engine *engine, struct buffer *out);
+json_t *app_plan_json(const sluice_engine *engine);
+/* The plan and the engine's counters, for --stats and for JSON. */
 void app_say_stats(const sluice_engine *engine);
 json_t *app_stats_json(const sluice_engine *engine);
 

@@ -82,6 +82,7 @@ static void print_memory(const struct view *view, struct buffer *out)
                   view->n_ctx);
     line_bytes(out, "recurrent state", info->recurrent_bytes, "for each session");
     line_bytes(out, "scratch", info->scratch_bytes, "for a full batch");
+    app_plan_text(view->engine, out);
     if (info->padding_bytes) line_bytes(out, "padding", info->padding_bytes, "between experts");
     if (!view->n_skipped) return;
     units_bytes(info->skipped_bytes, size);
@@ -155,6 +156,7 @@ static json_t *view_json(const struct view *view, bool with_tensors)
     SET(padding_bytes);
     SET(converted_bytes);
 #undef SET
+    json_object_set_new(root, "plan", app_plan_json(view->engine));
     set_number(root, "n_ctx", view->n_ctx);
     set_number(root, "n_tensors", view->n_tensors);
     set_number(root, "n_skipped_tensors", view->n_skipped);
@@ -168,10 +170,27 @@ static json_t *view_json(const struct view *view, bool with_tensors)
     return root;
 }
 
+/* Without weights, unless they are to be compared with their checksums. */
+static enum sluice_status open_engine(struct app *app, sluice_engine **engine,
+                                      struct sluice_error *err)
+{
+    struct buffer path = {0};
+    enum sluice_status status = app_model_path(app, &path, err);
+    *engine = NULL;
+    if (status == SLUICE_OK) {
+        struct sluice_engine_options options;
+        app_engine_options(app, &options);
+        options.plan_only = !app->args->verify;
+        status = sluice_engine_open(engine, path.data, &options, err);
+    }
+    buffer_release(&path);
+    return status;
+}
+
 enum sluice_status cmd_inspect(struct app *app, struct sluice_error *err)
 {
     sluice_engine *engine;
-    TRY(app_open(app, &engine, err));
+    TRY(open_engine(app, &engine, err));
     struct view view = make_view(app, engine);
     enum sluice_status status = SLUICE_OK;
     if (app->args->json) {
