@@ -1,11 +1,11 @@
 /*
  * Sluice: inference for Mixture-of-Experts language models larger than memory.
  *
- * Three objects. An *engine* is an opened model: immutable after opening, shared by threads. A
- * *session* is one timeline of tokens with its state (KV cache, recurrent state); one thread uses
- * it at a time. A *tokenizer* turns text into ids and back; immutable, shared by threads. Options
- * are plain structs: call the matching _default() function, then change what you want; one whose
- * size is still 0 is an error (ARGUMENT).
+ * Three objects. An *engine* is an opened model: what it computes is fixed at open; shared by
+ * threads. A *session* is one timeline of tokens with its state (KV cache, recurrent state); one
+ * thread uses it at a time. A *tokenizer* turns text into ids and back; immutable, shared by
+ * threads. Options are plain structs: call the matching _default() function, then change what you
+ * want; one whose size is still 0 is an error (ARGUMENT).
  *
  * Errors. A call that can fail returns enum sluice_status: SLUICE_OK is 0, errors are negative.
  * The last parameter is a struct sluice_error that receives one sentence saying what failed,
@@ -147,6 +147,7 @@ struct sluice_engine_options {
      */
     bool verify;
     enum sluice_prefetch prefetch; /* default SLUICE_PREFETCH_OFF */
+    bool plan_only; /* plan memory and I/O, but read no weights: evaluations give STATE */
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
@@ -163,7 +164,9 @@ sluice_engine_open(sluice_engine **engine, const char *path,
                    const struct sluice_engine_options *options, struct sluice_error *err);
 SLUICE_API void sluice_engine_close(sluice_engine **engine);
 
-/* What an engine is and how many bytes it needs. Strings live as long as the engine. */
+/*
+ * What an engine is and how many bytes it needs now. Strings live as long as the engine.
+ */
 struct sluice_engine_info {
     uint32_t size;            /* sizeof of this struct, set by the caller */
     const char *architecture; /* model_type of the text model */
@@ -190,7 +193,7 @@ struct sluice_engine_info {
     uint64_t plan_bytes;          /* the whole plan: everything below and above that is held */
     uint64_t resident_bytes;      /* dense weights in memory of the engine's own */
     uint64_t slot_bytes;          /* expert slots */
-    uint64_t session_bytes;       /* KV and recurrent state the plan keeps room for */
+    uint64_t session_bytes;       /* KV and recurrent state of sessions that there is room for */
     uint64_t overhead_bytes;      /* program, tokenizer, I/O, tables */
     uint64_t smallest_plan_bytes; /* the least ram_bytes that works */
     uint32_t n_slots;
@@ -200,10 +203,22 @@ struct sluice_engine_info {
     uint64_t padding_bytes;     /* of a packed store, between experts */
     uint32_t n_expert_layers;   /* layers with routed experts */
     uint64_t token_dense_bytes; /* of dense_bytes, what one token reads: of the embedding one row */
+    uint64_t budget_bytes;      /* what plan_bytes must stay below; 0: mapped */
+    uint32_t io_depth;          /* most reads in flight */
+    bool io_registered_files, io_registered_buffers; /* with io_uring, for cheaper reads */
 };
 
 SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
                                        struct sluice_engine_info *info);
+
+/*
+ * Another budget from here on, as ram_bytes when the engine was opened. Expert slots give back at
+ * once what is too much, and grow when the next evaluation begins; no result changes. Waits for an
+ * evaluation that is under way. Errors: BUDGET (what is the least now), STATE (from a callback),
+ * ARGUMENT (experts are mapped).
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_engine_set_ram(sluice_engine *engine, uint64_t ram_bytes, struct sluice_error *err);
 
 /* One tensor of the checkpoint, in file order. */
 struct sluice_tensor_info {
@@ -240,7 +255,12 @@ struct sluice_session_options {
 
 SLUICE_API void sluice_session_options_default(struct sluice_session_options *options);
 
-/* An empty session. KV memory is taken as it grows, but room for n_ctx is checked here. */
+/*
+ * An empty session. KV memory is taken as it grows, but room for n_ctx is kept from here on: what
+ * open sessions need beyond the plan is taken from the expert slots, which get it back when they
+ * close. Errors: ARGUMENT, NOMEM, BUDGET (the slots cannot give that much), STATE (they cannot
+ * within a callback of an evaluation).
+ */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_session_open(sluice_session **session, sluice_engine *engine,
                     const struct sluice_session_options *options, struct sluice_error *err);
@@ -286,8 +306,8 @@ SLUICE_API void sluice_eval_options_default(struct sluice_eval_options *options)
  * logits may be NULL: the tokens are evaluated and no rows are written.
  *
  * Errors: ARGUMENT (id out of range, session twice, n_logits > n_ids, empty segment), CONTEXT_FULL,
- * STATE (from a callback; hidden without keep_hidden); these change nothing. CANCELLED, NOMEM, IO:
- * each session holds the tokens that were done, as its position says.
+ * STATE (from a callback; hidden without keep_hidden; plan_only); these change nothing. CANCELLED,
+ * NOMEM, IO: each session holds the tokens that were done, as its position says.
  */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_eval(sluice_engine *engine, const struct sluice_segment *segments, size_t n_segments,

@@ -156,6 +156,7 @@ enum sluice_status sluice_engine_open(sluice_engine **engine, const char *path,
     struct sluice_engine *e = calloc(1, sizeof *e);
     if (!e) return err_nomem(err, "engine", sizeof *e);
     init_lock(&e->run_lock);
+    pthread_mutex_init(&e->plan_lock, NULL);
     e->path = strdup(path);
     enum sluice_status status = e->path ? SLUICE_OK : err_nomem(err, "engine", strlen(path));
     if (status == SLUICE_OK) status = processors_here(&e->processors, err);
@@ -180,6 +181,7 @@ void sluice_engine_close(sluice_engine **engine)
     checkpoint_release(&e->checkpoint);
     tokenizer_close(e->tokenizer);
     pthread_mutex_destroy(&e->run_lock);
+    pthread_mutex_destroy(&e->plan_lock);
     call_memory_free(&e->call_memory);
     processors_release(&e->processors);
     free(e->path);
@@ -199,24 +201,30 @@ static uint64_t token_dense_bytes(const struct model *m)
     return bytes;
 }
 
-static void describe_memory(const struct sluice_engine *e, struct sluice_engine_info *info)
+static void describe_memory(const struct sluice_engine *engine, struct sluice_engine_info *info)
 {
-    const struct memory_plan *p = &e->plan;
+    /* The lock is state of the engine, not part of what const promises. */
+    struct sluice_engine *e = (struct sluice_engine *)(uintptr_t)engine;
+    struct memory_plan plan = memory_plan_now(e), *p = &plan;
     info->mapped = p->mapped;
     info->plan_bytes = memory_plan_total(p);
     info->resident_bytes = p->resident;
     info->slot_bytes = p->slots;
-    info->session_bytes = p->session;
+    info->session_bytes = p->session > p->sessions ? p->session : p->sessions;
     info->overhead_bytes = p->overhead;
     info->smallest_plan_bytes = p->smallest;
     info->io_engine = "mmap";
     info->io_note = "";
     if (!e->store) return;
+    info->budget_bytes = p->budget;
     const struct reader_info *io = store_reader_info(e->store);
-    info->n_slots = store_slots(e->store);
+    info->n_slots = p->n_slots;
     info->io_engine = io->engine;
     info->io_note = io->reason;
     info->io_direct = io->direct;
+    info->io_depth = io->depth;
+    info->io_registered_files = io->registered_files;
+    info->io_registered_buffers = io->registered_buffers;
 }
 
 void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *info)

@@ -281,6 +281,10 @@ static enum sluice_status locked_eval(struct call *c)
         return err_set(c->err, SLUICE_E_STATE,
                        "sluice_eval() was called out of a callback of sluice_eval() on the same "
                        "engine");
+    if (e->options.plan_only)
+        return err_set(c->err, SLUICE_E_STATE,
+                       "the engine was opened with plan_only: it has read no weights");
+    memory_settle(e);
     e->running = true;
     uint64_t start = clock_ns();
     enum sluice_status status = checked_call(c);

@@ -20,7 +20,12 @@ struct call_memory;
 struct memory_plan {
     uint64_t budget;
     uint64_t overhead; /* program, tokenizer, directory of tensors, tables */
-    uint64_t scratch, session, resident, slots;
+    uint64_t scratch, resident, slots;
+    uint64_t session;                 /* of the one that there is always room for */
+    uint64_t sessions;                /* of those that are open */
+    uint64_t least_slots, most_slots; /* bytes: one slot of each size; all that were asked for */
+    uint64_t granted_slots;           /* bytes that the store was told to keep to */
+    uint32_t n_slots;
     uint64_t smallest; /* the least budget that works */
     bool mapped;
 };
@@ -36,6 +41,7 @@ struct sluice_engine {
     struct state_layout layout;
     struct cpu_backend *backend;
     struct memory_plan plan;
+    pthread_mutex_t plan_lock; /* guards plan; run_lock is taken before it, never behind */
     struct resident resident;
     struct expert_store *store; /* NULL: experts are mapped */
     struct pack_check pack;     /* of a packed store, unless checking is off */
@@ -54,6 +60,7 @@ enum { SESSION_DEFAULT_CTX = 4096 };
 
 struct sluice_session {
     struct sluice_engine *engine;
+    uint64_t bytes; /* that the plan counts for it */
     struct sequence sequence;
     bool in_call; /* guarded by run_lock: part of the call being checked */
 };
@@ -61,6 +68,18 @@ struct sluice_session {
 /* memory.c: plans the budget, then reads dense weights and opens the store. */
 enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err);
 uint64_t memory_plan_total(const struct memory_plan *plan);
+/* What the plan is now. */
+struct memory_plan memory_plan_now(struct sluice_engine *e);
+/*
+ * A session of so many bytes opens: slots give back what it needs beyond the plan. Errors: BUDGET,
+ * STATE (inside an evaluation, whose slots stay).
+ */
+enum sluice_status memory_add_session(struct sluice_engine *e, uint64_t bytes,
+                                      struct sluice_error *err);
+/* It closed; slots grow when the next evaluation begins. */
+void memory_remove_session(struct sluice_engine *e, uint64_t bytes);
+/* Lets the store have what the plan leaves it. Under run_lock, outside of evaluations. */
+void memory_settle(struct sluice_engine *e);
 
 /* verify_pack.c: the checksums of a packed store; without one nothing is checked. */
 enum sluice_status verify_open(struct sluice_engine *e, struct sluice_error *err);

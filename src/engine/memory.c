@@ -19,9 +19,25 @@ enum { SLACK_BYTES = 2 << 20 };
 
 enum { ALIGN = 4096, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
 
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* All but slots. */
+static uint64_t fixed_bytes(const struct memory_plan *p)
+{
+    return p->overhead + p->scratch + max_u64(p->session, p->sessions) + p->resident;
+}
+
 uint64_t memory_plan_total(const struct memory_plan *p)
 {
-    return p->overhead + p->scratch + p->session + p->resident + p->slots;
+    return fixed_bytes(p) + p->slots;
 }
 
 /* What the process holds already: code, tokenizer, headers of the weight files. */
@@ -52,13 +68,7 @@ static uint64_t session_bytes(const struct sluice_engine *e)
 {
     uint32_t n_ctx = e->options.plan_ctx ? e->options.plan_ctx
                                          : min_u32(e->model.trained_context, SESSION_DEFAULT_CTX);
-    uint64_t pages = div_up_u32(n_ctx, SEQUENCE_PAGE);
-    return pages * e->layout.page_bytes + layout_recurrent_bytes(&e->layout);
-}
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
+    return layout_session_bytes(&e->layout, n_ctx);
 }
 
 static uint64_t all_slot_bytes(const struct sluice_engine *e, uint64_t *largest)
@@ -71,6 +81,13 @@ static uint64_t all_slot_bytes(const struct sluice_engine *e, uint64_t *largest)
         if (one > *largest) *largest = one;
     }
     return all;
+}
+
+/* Bytes for slots that the budget leaves. */
+static uint64_t slots_left(const struct memory_plan *p)
+{
+    uint64_t fixed = fixed_bytes(p);
+    return min_u64(p->budget > fixed ? p->budget - fixed : 0, p->most_slots);
 }
 
 static enum sluice_status too_small(const struct memory_plan *p, struct sluice_error *err)
@@ -96,19 +113,20 @@ static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
     p->scratch = cpu_scratch_bytes(e->backend);
     p->session = session_bytes(e);
     p->resident = resident;
-    uint64_t fixed = memory_plan_total(p);
+    uint64_t fixed = fixed_bytes(p);
+    p->least_slots = least;
+    p->most_slots = all;
     p->smallest = fixed + least + SLACK_BYTES;
     /* Where the system does not say what it has, everything is tried. */
     p->budget = o->ram_bytes ? o->ram_bytes : available ? held + available / 20 * 19 : fixed + all;
     if (o->n_slots) {
         uint64_t wanted = largest * o->n_slots;
-        p->slots = max_u64(wanted < all ? wanted : all, least);
+        p->slots = p->most_slots = max_u64(min_u64(wanted, all), least);
         p->smallest = fixed + p->slots + SLACK_BYTES;
         return o->ram_bytes && fixed + p->slots > o->ram_bytes ? too_small(p, err) : SLUICE_OK;
     }
     if (p->budget < fixed + least) return too_small(p, err);
-    uint64_t left = p->budget - fixed;
-    p->slots = left < all ? left : all;
+    p->slots = slots_left(p);
     return SLUICE_OK;
 }
 
@@ -137,9 +155,12 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
                               .reader = reader_options(e)};
     TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
                    e->model.n_banks, &o, err));
+    /* Slots that were asked for stay, until a session needs what they hold. */
+    e->plan.granted_slots = slots_left(&e->plan);
     e->plan.slots = store_bytes(e->store);
+    e->plan.n_slots = store_slots(e->store);
     cpu_use_store(e->backend, e->store);
-    if (!e->options.preload) return SLUICE_OK;
+    if (!e->options.preload || e->options.plan_only) return SLUICE_OK;
     return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
 }
 
@@ -162,7 +183,7 @@ static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **m
 {
     struct reader_options io = reader_options(e);
     TRY(make_plan(e, resident_bytes(matrices, n, ALIGN), err));
-    TRY(load_dense(e, matrices, n, &io, err));
+    if (!e->options.plan_only) TRY(load_dense(e, matrices, n, &io, err));
     return open_store(e, err);
 }
 
@@ -189,12 +210,106 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
         e->plan.overhead = resident_now();
         e->plan.scratch = cpu_scratch_bytes(e->backend);
         e->plan.session = session_bytes(e);
-        return verify_dense(e, NULL, NULL, 0, err);
+        return e->options.plan_only ? SLUICE_OK : verify_dense(e, NULL, NULL, 0, err);
     }
     struct wmat **matrices = calloc(e->model.graph.weights.n + 1, sizeof *matrices);
     if (!matrices) return err_nomem(err, "memory plan", e->model.graph.weights.n);
     enum sluice_status status = open_streamed(e, matrices, dense_matrices(e, matrices), err);
     free(matrices);
     if (status == SLUICE_OK) move_tied(e);
+    return status;
+}
+
+/* Changes while running */
+
+struct memory_plan memory_plan_now(struct sluice_engine *e)
+{
+    pthread_mutex_lock(&e->plan_lock);
+    struct memory_plan plan = e->plan;
+    pthread_mutex_unlock(&e->plan_lock);
+    return plan;
+}
+
+void memory_settle(struct sluice_engine *e)
+{
+    if (!e->store) return;
+    struct memory_plan plan = memory_plan_now(e);
+    uint64_t left = slots_left(&plan);
+    if (left == plan.granted_slots) return;
+    store_resize(e->store, left);
+    pthread_mutex_lock(&e->plan_lock);
+    e->plan.granted_slots = left;
+    e->plan.slots = store_bytes(e->store);
+    e->plan.n_slots = store_slots(e->store);
+    pthread_mutex_unlock(&e->plan_lock);
+}
+
+/* Slots that are too many go now, while nothing uses them; more of them come with time. */
+static enum sluice_status shrink_now(struct sluice_engine *e, struct sluice_error *err)
+{
+    struct memory_plan plan = memory_plan_now(e);
+    if (slots_left(&plan) >= plan.granted_slots) return SLUICE_OK;
+    pthread_mutex_lock(&e->run_lock);
+    /* The lock is recursive: who holds it already is this thread. */
+    enum sluice_status status =
+        e->running ? err_set(err, SLUICE_E_STATE,
+                             "expert slots cannot give memory back in a callback of sluice_eval()")
+                   : SLUICE_OK;
+    if (status == SLUICE_OK) memory_settle(e);
+    pthread_mutex_unlock(&e->run_lock);
+    return status;
+}
+
+void memory_remove_session(struct sluice_engine *e, uint64_t bytes)
+{
+    pthread_mutex_lock(&e->plan_lock);
+    e->plan.sessions -= bytes;
+    pthread_mutex_unlock(&e->plan_lock);
+}
+
+/* The change is made when it fits. */
+static bool try_plan(struct sluice_engine *e, uint64_t more_sessions, uint64_t budget,
+                     struct memory_plan *tried)
+{
+    pthread_mutex_lock(&e->plan_lock);
+    *tried = e->plan;
+    tried->sessions += more_sessions;
+    if (budget) tried->budget = budget;
+    bool fits = tried->mapped || fixed_bytes(tried) + tried->least_slots <= tried->budget;
+    if (fits) e->plan = *tried;
+    pthread_mutex_unlock(&e->plan_lock);
+    return fits;
+}
+
+enum sluice_status memory_add_session(struct sluice_engine *e, uint64_t bytes,
+                                      struct sluice_error *err)
+{
+    struct memory_plan tried;
+    if (!try_plan(e, bytes, 0, &tried))
+        return err_set(err, SLUICE_E_BUDGET,
+                       "a session of %.1f MiB does not fit: the others take %.1f MiB, and %.1f MiB "
+                       "of memory would be needed, not %.1f; a smaller context needs less",
+                       (double)bytes / 1048576.0, (double)(tried.sessions - bytes) / 1048576.0,
+                       (double)(fixed_bytes(&tried) + tried.least_slots) / 1048576.0,
+                       (double)tried.budget / 1048576.0);
+    enum sluice_status status = shrink_now(e, err);
+    if (status != SLUICE_OK) memory_remove_session(e, bytes);
+    return status;
+}
+
+enum sluice_status sluice_engine_set_ram(sluice_engine *e, uint64_t ram_bytes,
+                                         struct sluice_error *err)
+{
+    struct memory_plan before = memory_plan_now(e), tried;
+    if (before.mapped) return err_set(err, SLUICE_E_ARGUMENT, "mapped experts have no budget");
+    if (ram_bytes == 0) return err_set(err, SLUICE_E_ARGUMENT, "a budget of 0 bytes");
+    if (!try_plan(e, 0, ram_bytes, &tried))
+        return err_set(err, SLUICE_E_BUDGET,
+                       "%.1f MiB of memory are too few now; the smallest budget that works is "
+                       "%.1f MiB",
+                       (double)ram_bytes / 1048576.0,
+                       (double)(fixed_bytes(&tried) + tried.least_slots) / 1048576.0 + 0.1);
+    enum sluice_status status = shrink_now(e, err);
+    if (status != SLUICE_OK) (void)try_plan(e, 0, before.budget, &tried);
     return status;
 }

@@ -33,7 +33,12 @@ enum sluice_status sluice_session_open(sluice_session **session, sluice_engine *
     struct sluice_session *s = calloc(1, sizeof *s);
     if (!s) return err_nomem(err, "session", sizeof *s);
     s->engine = engine;
-    enum sluice_status status = sequence_init(&s->sequence, &engine->layout, n_ctx, err);
+    s->bytes = layout_session_bytes(&engine->layout, n_ctx);
+    enum sluice_status status = memory_add_session(engine, s->bytes, err);
+    if (status == SLUICE_OK) {
+        status = sequence_init(&s->sequence, &engine->layout, n_ctx, err);
+        if (status != SLUICE_OK) memory_remove_session(engine, s->bytes);
+    }
     if (status != SLUICE_OK) {
         free(s);
         return status;
@@ -48,6 +53,7 @@ void sluice_session_close(sluice_session **session)
     if (!s) return;
     *session = NULL;
     sequence_release(&s->sequence);
+    memory_remove_session(s->engine, s->bytes);
     free(s);
 }
 

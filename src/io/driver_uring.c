@@ -141,6 +141,14 @@ static bool ring_register_buffer(void *state, void *base, size_t bytes)
     return true;
 }
 
+static void ring_forget_buffer(void *state)
+{
+    struct ring *ring = state;
+    (void)io_uring_unregister_buffers(&ring->uring);
+    ring->buffer = NULL;
+    ring->buffer_bytes = 0;
+}
+
 const struct driver driver_uring = {
     .name = "io_uring",
     .start = ring_start,
@@ -148,5 +156,6 @@ const struct driver driver_uring = {
     .reap = ring_reap,
     .register_files = ring_register_files,
     .register_buffer = ring_register_buffer,
+    .forget_buffer = ring_forget_buffer,
     .close = ring_close,
 };

@@ -30,8 +30,25 @@ static enum sluice_status open_error(struct sluice_error *err, const char *path,
     return system_error(err, path, "cannot open", error);
 }
 
+static struct file_version version_of(const struct stat *st)
+{
+    return (struct file_version){.device = (uint64_t)st->st_dev,
+                                 .inode = (uint64_t)st->st_ino,
+                                 .bytes = (uint64_t)st->st_size,
+                                 .modified_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 +
+                                                st->st_mtim.tv_nsec};
+}
+
+bool file_version_of(int fd, struct file_version *version)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0) return false;
+    *version = version_of(&st);
+    return true;
+}
+
 /* O_NONBLOCK: opening a pipe must not wait for its other end. */
-static enum sluice_status open_regular(const char *path, int *fd, uint64_t *bytes,
+static enum sluice_status open_regular(const char *path, int *fd, struct file_version *version,
                                        struct sluice_error *err)
 {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -45,7 +62,7 @@ static enum sluice_status open_regular(const char *path, int *fd, uint64_t *byte
     else if (!S_ISREG(st.st_mode))
         status = err_set(err, SLUICE_E_IO, "'%s' is not a regular file", path);
     if (status == SLUICE_OK)
-        *bytes = (uint64_t)st.st_size;
+        *version = version_of(&st);
     else
         close(*fd);
     return status;
@@ -55,13 +72,15 @@ enum sluice_status file_map_open(struct file_map *map, const char *path, struct 
 {
     *map = (struct file_map){0};
     int fd;
-    uint64_t bytes;
-    TRY(open_regular(path, &fd, &bytes, err));
+    struct file_version version;
+    TRY(open_regular(path, &fd, &version, err));
+    uint64_t bytes = version.bytes;
     void *data = bytes ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
     int error = errno;
     close(fd);
     if (data == MAP_FAILED) return system_error(err, path, "cannot map", error);
-    *map = (struct file_map){.path = strdup(path), .data = data, .bytes = bytes};
+    *map =
+        (struct file_map){.path = strdup(path), .data = data, .bytes = bytes, .version = version};
     if (map->path) return SLUICE_OK;
     file_map_release(map);
     return err_nomem(err, path, strlen(path) + 1);
@@ -97,8 +116,9 @@ enum sluice_status file_read(const char *path, uint64_t max_bytes, char **data, 
     *data = NULL;
     *len = 0;
     int fd;
-    uint64_t bytes;
-    TRY(open_regular(path, &fd, &bytes, err));
+    struct file_version version;
+    TRY(open_regular(path, &fd, &version, err));
+    uint64_t bytes = version.bytes;
     enum sluice_status status = SLUICE_OK;
     char *buffer = NULL;
     if (bytes > max_bytes || bytes > SIZE_MAX - 1)

@@ -5,10 +5,25 @@
 #include "base/err.h"
 #include "base/span.h"
 
+/* Which file it is and when it was written last: another one of these is another content. */
+struct file_version {
+    uint64_t device, inode, bytes;
+    int64_t modified_ns;
+};
+
+/* Of the open file. False: the system does not say. */
+bool file_version_of(int fd, struct file_version *version);
+static inline bool file_version_equal(const struct file_version *a, const struct file_version *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes &&
+           a->modified_ns == b->modified_ns;
+}
+
 struct file_map {
     char *path;
     const uint8_t *data; /* NULL for an empty file */
     uint64_t bytes;
+    struct file_version version; /* when it was mapped */
 };
 
 /* Maps the regular file at path read-only. On error *map is empty. Errors: NOT_FOUND, IO, NOMEM. */

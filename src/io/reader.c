@@ -25,7 +25,7 @@ struct reader_file {
     int fd;
     bool direct;
     uint32_t align;
-    uint64_t bytes;
+    struct file_version version; /* when it was opened */
 };
 
 /* A ring of waiting reads. */
@@ -86,11 +86,9 @@ static enum sluice_status open_file(struct reader_file *f, const char *path, boo
     *f = (struct reader_file){.fd = -1, .align = 1};
     if (!buffered) open_direct(f, path);
     if (f->fd < 0) f->fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (f->fd < 0 || fstat(f->fd, &st) != 0)
+    if (f->fd < 0 || !file_version_of(f->fd, &f->version))
         return err_set(err, errno == ENOENT ? SLUICE_E_NOT_FOUND : SLUICE_E_IO, "file '%s': %s",
                        path, strerror(errno));
-    f->bytes = (uint64_t)st.st_size;
     return SLUICE_OK;
 }
 
@@ -176,6 +174,35 @@ enum sluice_status reader_open(struct reader **out, const char *const *paths, ui
     return status;
 }
 
+static enum sluice_status check_maps(const struct reader *r, const struct file_map *maps,
+                                     struct sluice_error *err)
+{
+    for (uint32_t f = 0; f < r->n_files; f++)
+        if (!file_version_equal(&r->files[f].version, &maps[f].version))
+            return err_set(err, SLUICE_E_IO,
+                           "file '%s' was written to or replaced while it was opened",
+                           maps[f].path);
+    return SLUICE_OK;
+}
+
+enum sluice_status reader_open_mapped(struct reader **r, const struct file_map *maps,
+                                      uint32_t n_maps, const struct reader_options *options,
+                                      struct sluice_error *err)
+{
+    const char **paths = calloc(n_maps + 1, sizeof *paths);
+    *r = NULL;
+    if (!paths) {
+        if (options->driver) options->driver->close(options->driver_state);
+        return err_nomem(err, "reader", n_maps * sizeof *paths);
+    }
+    for (uint32_t f = 0; f < n_maps; f++) paths[f] = maps[f].path;
+    enum sluice_status status = reader_open(r, paths, n_maps, options, err);
+    free(paths);
+    if (status == SLUICE_OK) status = check_maps(*r, maps, err);
+    if (status != SLUICE_OK) reader_close(r);
+    return status;
+}
+
 /* Nothing may write into the callers' memory any more. */
 static void wait_for_flights(struct reader *r)
 {
@@ -207,9 +234,16 @@ uint32_t reader_alignment(const struct reader *r, uint32_t file)
     return r->files[file].align;
 }
 
-uint64_t reader_file_bytes(const struct reader *r, uint32_t file)
+const struct file_version *reader_file_version(const struct reader *r, uint32_t file)
 {
-    return r->files[file].bytes;
+    return &r->files[file].version;
+}
+
+const char *reader_error_text(int error)
+{
+    if (error == READER_EOF) return "the file is shorter than when it was opened";
+    if (error == READER_CHANGED) return "the file was written to since it was opened";
+    return strerror(error);
 }
 
 const struct reader_info *reader_get_info(const struct reader *r)
@@ -221,6 +255,12 @@ void reader_register_buffer(struct reader *r, void *base, size_t bytes)
 {
     r->info.registered_buffers =
         r->driver->register_buffer && r->driver->register_buffer(r->state, base, bytes);
+}
+
+void reader_forget_buffer(struct reader *r)
+{
+    if (r->info.registered_buffers) r->driver->forget_buffer(r->state);
+    r->info.registered_buffers = false;
 }
 
 /* Queues */
@@ -384,11 +424,16 @@ static bool is_transient(int64_t n)
     return n == -EINTR || n == -EAGAIN;
 }
 
-/* True when the bytes that are needed no longer lie in the file. */
-static bool is_cut(const struct flight *f)
+/*
+ * What happened to the file since it was opened: 0, READER_EOF or READER_CHANGED. Asked after the
+ * bytes came, so that none of a later version is taken for those of the first.
+ */
+static int file_change(const struct reader *r, const struct flight *f)
 {
-    struct stat st;
-    return fstat(f->fd, &st) == 0 && (uint64_t)st.st_size < f->op.offset + f->op.need;
+    const struct file_version *then = &r->files[f->op.file].version;
+    struct file_version now;
+    if (!file_version_of(f->fd, &now) || file_version_equal(&now, then)) return 0;
+    return now.bytes < then->bytes ? READER_EOF : READER_CHANGED;
 }
 
 /*
@@ -401,8 +446,9 @@ static bool advance(const struct reader *r, struct flight *f, int64_t n, int *er
     *error = n < 0 && !is_transient(n) ? (int)-n : 0;
     if (*error) return true;
     if (n > 0) f->done += (uint32_t)n;
-    if (f->done >= f->op.need) return true;
-    if (n == 0 || (n > 0 && is_cut(f))) {
+    if (n >= 0) *error = file_change(r, f);
+    if (*error || f->done >= f->op.need) return true;
+    if (n == 0) {
         *error = READER_EOF;
         return true;
     }

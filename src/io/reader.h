@@ -5,8 +5,9 @@
  * computed first. A prefetch read starts only while no demand read is queued or in flight, and at
  * most an eighth of the depth are in flight at once, so that it hardly delays the demand reads that
  * come after it. Short reads are continued and interrupted ones repeated, so that a result is
- * either all the bytes that were needed or an error. How reads are carried out is a driver's
- * business: io_uring, a pool of pread threads, or a test double.
+ * either all the bytes that were needed or an error; bytes of a file that was written to since it
+ * was opened are an error too. How reads are carried out is a driver's business: io_uring, a pool
+ * of pread threads, or a test double.
  *
  * One thread at a time uses a reader.
  */
@@ -14,6 +15,7 @@
 #define SLUICE_IO_READER_H
 
 #include "base/err.h"
+#include "io/file.h"
 
 enum reader_kind { READER_AUTO, READER_URING, READER_PREAD };
 
@@ -48,9 +50,14 @@ struct read_result {
     uint64_t tag;
     uint32_t file;
     uint64_t offset;
-    int error; /* 0, or an errno value; READER_EOF: the file is shorter than it was */
+    int error; /* 0, an errno value, or one of these */
 };
-enum { READER_EOF = -1 };
+enum {
+    READER_EOF = -1,    /* the file is shorter than when it was opened */
+    READER_CHANGED = -2 /* the file was written to since it was opened */
+};
+/* What an error means, in words; an errno value's too. */
+const char *reader_error_text(int error);
 
 /* What was chosen, and why. */
 struct reader_info {
@@ -66,13 +73,20 @@ struct reader;
 /* Opens the files. Errors: NOT_FOUND, IO, SYSTEM (the kind asked for is refused), NOMEM. */
 enum sluice_status reader_open(struct reader **reader, const char *const *paths, uint32_t n_paths,
                                const struct reader_options *options, struct sluice_error *err);
+/*
+ * The same for files that are mapped, which must be those that are at their paths now and unchanged
+ * since: errors also IO.
+ */
+enum sluice_status reader_open_mapped(struct reader **reader, const struct file_map *maps,
+                                      uint32_t n_maps, const struct reader_options *options,
+                                      struct sluice_error *err);
 /* Waits for reads in flight. */
 void reader_close(struct reader **reader);
 
 /* What O_DIRECT wants of offsets, lengths and addresses in that file; 1 when it is not used. */
 uint32_t reader_alignment(const struct reader *reader, uint32_t file);
-/* Size of the file when it was opened. */
-uint64_t reader_file_bytes(const struct reader *reader, uint32_t file);
+/* The file when it was opened. */
+const struct file_version *reader_file_version(const struct reader *reader, uint32_t file);
 const struct reader_info *reader_get_info(const struct reader *reader);
 
 /*
@@ -80,6 +94,9 @@ const struct reader_info *reader_get_info(const struct reader *reader);
  * only a few MiB). Whether it did is in reader_info.
  */
 void reader_register_buffer(struct reader *reader, void *base, size_t bytes);
+
+/* That memory may go back to the system now; no read is under way. */
+void reader_forget_buffer(struct reader *reader);
 
 /* Queues a read and starts what may start. Errors: NOMEM. */
 enum sluice_status reader_submit(struct reader *reader, const struct read_op *op,

@@ -33,6 +33,7 @@ struct driver {
     size_t (*reap)(void *state, struct flight_result *out, size_t cap, bool wait);
     bool (*register_files)(void *state, const int *fds, uint32_t n);
     bool (*register_buffer)(void *state, void *base, size_t bytes);
+    void (*forget_buffer)(void *state); /* what register_buffer took */
     void (*close)(void *state);
 };
 

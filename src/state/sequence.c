@@ -65,6 +65,14 @@ size_t layout_recurrent_bytes(const struct state_layout *layout)
     return 2 * layout->recurrent_floats * sizeof(float);
 }
 
+uint64_t layout_session_bytes(const struct state_layout *layout, uint32_t n_ctx)
+{
+    const uint64_t most = (uint64_t)1 << 60;
+    uint64_t bytes, recurrent = layout_recurrent_bytes(layout);
+    bool ok = mul_u64(div_up_u32(n_ctx, SEQUENCE_PAGE), layout->page_bytes, &bytes);
+    return ok && bytes <= most && recurrent <= most - bytes ? bytes + recurrent : most;
+}
+
 static void forget_picks(struct sequence *seq)
 {
     for (size_t i = 0; i < seq->layout->n_picks; i++) seq->picks[i] = -1;

@@ -37,6 +37,8 @@ bool layout_add_recurrent(struct state_layout *layout, size_t n_floats, uint32_t
 void layout_release(struct state_layout *layout);
 size_t layout_kv_bytes_per_token(const struct state_layout *layout);
 size_t layout_recurrent_bytes(const struct state_layout *layout); /* of one sequence */
+/* Of a sequence that holds n_ctx tokens; at most 2^60, which no machine has. */
+uint64_t layout_session_bytes(const struct state_layout *layout, uint32_t n_ctx);
 
 struct sequence {
     const struct state_layout *layout;

@@ -109,15 +109,12 @@ static enum sluice_status failure(const struct expert_store *s, const struct slo
         TRY(s->check(s->check_user, bank, expert, &slot->view, err));
         return err_nomem(err, "checking an expert", 0); /* what else can pass the second time */
     }
-    const char *why = slot->error == READER_EOF ? "the file is shorter than when it was opened"
-                                                : strerror(slot->error);
     return err_set(err, SLUICE_E_IO, "layer %u, expert %u: reading file '%s' at offset %llu: %s",
                    bank->layer, expert, s->files[slot->error_file].path,
-                   (unsigned long long)slot->error_offset, why);
+                   (unsigned long long)slot->error_offset, reader_error_text(slot->error));
 }
 
-/* Waits for the reads of a step that failed, forgets what failed and unpins the rest. */
-static void abandon_step(struct expert_store *s)
+void store_drain(struct expert_store *s)
 {
     struct read_result results[RESULTS];
     guess_end(s);
@@ -125,7 +122,13 @@ static void abandon_step(struct expert_store *s)
         size_t n = reader_poll(s->reader, results, RESULTS, true);
         for (size_t i = 0; i < n; i++) take_result(s, &results[i]);
     }
-    for (uint32_t i = 0; i < s->n_slots; i++) {
+}
+
+/* Waits for the reads of a step that failed, forgets what failed and unpins the rest. */
+static void abandon_step(struct expert_store *s)
+{
+    store_drain(s);
+    for (uint32_t i = 0; i < s->slot_room; i++) {
         s->slots[i].pins = 0;
         if (s->slots[i].error) slot_free(s, i);
     }
@@ -332,6 +335,6 @@ uint32_t store_slots(const struct expert_store *s)
 uint64_t store_bytes(const struct expert_store *s)
 {
     uint64_t bytes = 0;
-    for (uint32_t c = 0; c < s->n_classes; c++) bytes += s->classes[c].slab_bytes;
+    for (uint32_t c = 0; c < s->n_classes; c++) bytes += s->classes[c].slot_bytes * s->classes[c].n;
     return bytes;
 }

@@ -89,10 +89,17 @@ enum sluice_status store_preload(struct expert_store *store,
                                  void (*progress)(void *user, uint64_t done, uint64_t total),
                                  void *user, struct sluice_error *err);
 
+/*
+ * Lets slots have so many bytes from here on, between steps: at least one slot of each size stays,
+ * and there are never more than experts. Experts that must leave do so in the policy's order, and
+ * their memory goes back to the system at once.
+ */
+void store_resize(struct expert_store *store, uint64_t slot_bytes);
+
 void store_get_stats(const struct expert_store *store, struct store_stats *stats);
 const struct reader_info *store_reader_info(const struct expert_store *store);
 uint32_t store_slots(const struct expert_store *store);
-uint64_t store_bytes(const struct expert_store *store); /* of the slab */
+uint64_t store_bytes(const struct expert_store *store); /* of the slots */
 /* Bytes of a slot that holds the largest expert of the bank. */
 uint64_t store_slot_bytes(const struct expert_bank *bank, uint32_t align);
 /* Slot bytes that suffice for one slot of each size. */

@@ -60,9 +60,7 @@ static enum sluice_status take_one(struct loader *l)
     if (r.error == 0 && l->progress) l->progress(l->user, l->done, l->total);
     if (r.error == 0) return SLUICE_OK;
     return err_set(l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
-                   l->files[r.file].path, (unsigned long long)r.offset,
-                   r.error == READER_EOF ? "the file is shorter than when it was opened"
-                                         : strerror(r.error));
+                   l->files[r.file].path, (unsigned long long)r.offset, reader_error_text(r.error));
 }
 
 static bool find_file(const struct loader *l, const struct array_ref *a, uint32_t *file,
@@ -131,16 +129,6 @@ static uint64_t count_bytes(struct wmat *const *matrices, uint32_t n)
     return total;
 }
 
-static enum sluice_status open_reader(struct loader *l, const struct reader_options *options)
-{
-    const char **paths = calloc(l->n_files + 1, sizeof *paths);
-    if (!paths) return err_nomem(l->err, "dense weights", l->n_files * sizeof *paths);
-    for (uint32_t f = 0; f < l->n_files; f++) paths[f] = l->files[f].path;
-    enum sluice_status status = reader_open(&l->reader, paths, l->n_files, options, l->err);
-    free(paths);
-    return status;
-}
-
 enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
                                  uint32_t n_files, struct wmat *const *matrices, uint32_t n,
                                  const struct reader_options *options,
@@ -150,7 +138,7 @@ enum sluice_status resident_load(struct resident *resident, const struct file_ma
     *resident = (struct resident){0};
     struct loader l = {
         .files = files, .n_files = n_files, .progress = progress, .user = user, .err = err};
-    TRY(open_reader(&l, options));
+    TRY(reader_open_mapped(&l.reader, files, n_files, options, err));
     uint32_t align = MEM_ALIGN;
     for (uint32_t f = 0; f < n_files; f++) align = max_u32(align, reader_alignment(l.reader, f));
     size_t bytes = resident_bytes(matrices, n, align);

@@ -1,6 +1,5 @@
 /* Opening an expert store: where experts lie, how many slots of which size, their memory. */
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "base/bits.h"
 #include "base/mem.h"
@@ -104,34 +103,44 @@ static enum sluice_status add_banks(struct expert_store *s, const struct expert_
     return SLUICE_OK;
 }
 
-/* Of n things, as many as part is of whole. */
-static uint32_t portion(uint64_t part, uint64_t whole, uint32_t n)
+/* One slot per class, and of what is left as many as is in proportion to its experts. */
+static uint32_t slots_by_count(const struct expert_store *s, const struct slot_class *k, uint32_t n)
 {
-    return part >= whole ? n : (uint32_t)(part * n / whole);
+    uint64_t asked = max_u32(n, s->n_classes) - s->n_classes, of = s->n_keys - s->n_classes;
+    uint32_t most = k->n_experts - 1;
+    return 1 + (asked >= of ? most : (uint32_t)(asked * most / of));
 }
 
-/* One slot per class, and of what is left as many as is in proportion to its experts. */
-static enum sluice_status share_slots(struct expert_store *s, const struct store_options *o,
+static enum sluice_status check_bytes(const struct expert_store *s, uint64_t slot_bytes,
                                       struct sluice_error *err)
 {
-    uint64_t all = 0, least = 0;
-    for (uint32_t c = 0; c < s->n_classes; c++) {
-        all += s->classes[c].slot_bytes * s->classes[c].n_experts;
-        least += s->classes[c].slot_bytes;
-    }
-    if (o->slot_bytes && o->slot_bytes < least)
-        return err_set(err, SLUICE_E_BUDGET,
-                       "%.1f MiB are left for experts; at least %.1f MiB are needed for one expert "
-                       "of each size",
-                       (double)o->slot_bytes / 1048576.0, (double)least / 1048576.0);
+    uint64_t least = 0;
+    for (uint32_t c = 0; c < s->n_classes; c++) least += s->classes[c].slot_bytes;
+    if (slot_bytes >= least) return SLUICE_OK;
+    return err_set(err, SLUICE_E_BUDGET,
+                   "%.1f MiB are left for experts; at least %.1f MiB are needed for one expert "
+                   "of each size",
+                   (double)slot_bytes / 1048576.0, (double)least / 1048576.0);
+}
+
+/* Room for the slots that classes could have, and as many as were asked for. */
+static enum sluice_status alloc_slots(struct expert_store *s, const struct store_options *o,
+                                      struct sluice_error *err)
+{
+    if (o->slot_bytes) TRY(check_bytes(s, o->slot_bytes, err));
+    s->slots = calloc((size_t)s->n_keys + 1, sizeof *s->slots);
+    if (!s->slots) return err_nomem(err, "expert slots", s->n_keys * sizeof *s->slots);
     for (uint32_t c = 0; c < s->n_classes; c++) {
         struct slot_class *k = &s->classes[c];
-        uint32_t asked = max_u32(o->n_slots, s->n_classes) - s->n_classes;
-        k->n = 1 + (o->slot_bytes ? portion(o->slot_bytes - least, all - least, k->n_experts - 1)
-                                  : portion(asked, s->n_keys - s->n_classes, k->n_experts - 1));
-        k->first = s->n_slots;
-        s->n_slots += k->n;
+        uint32_t n =
+            o->slot_bytes ? slots_by_bytes(s, k, o->slot_bytes) : slots_by_count(s, k, o->n_slots);
+        if (!slots_reserve(k, n)) return err_nomem(err, "expert slots", n * k->slot_bytes);
+        mem_spread(k->slab, k->slab_bytes, o->reader.memory_nodes);
+        k->first = s->slot_room;
+        s->slot_room += k->room;
+        slots_set(s, k, n);
     }
+    if (s->n_classes == 1) reader_register_buffer(s->reader, s->classes[0].slab, store_bytes(s));
     return SLUICE_OK;
 }
 
@@ -164,53 +173,6 @@ static enum sluice_status open_policies(struct expert_store *s, enum policy_kind
     return SLUICE_OK;
 }
 
-static enum sluice_status alloc_slots(struct expert_store *s, uint64_t memory_nodes,
-                                      struct sluice_error *err)
-{
-    s->slots = calloc(s->n_slots + 1, sizeof *s->slots);
-    if (!s->slots) return err_nomem(err, "expert slots", s->n_slots * sizeof *s->slots);
-    for (uint32_t c = 0; c < s->n_classes; c++) {
-        struct slot_class *k = &s->classes[c];
-        if (!mul_size(k->slot_bytes, k->n, &k->slab_bytes) || !mem_reserve(k->slab_bytes, &k->slab))
-            return err_nomem(err, "expert slots", k->slab_bytes);
-        (void)madvise(k->slab, k->slab_bytes, MADV_HUGEPAGE);
-        mem_spread(k->slab, k->slab_bytes, memory_nodes);
-        k->free_slots = calloc(k->n + 1, sizeof *k->free_slots);
-        if (!k->free_slots) return err_nomem(err, "expert slots", k->n);
-        while (k->n_free < k->n) {
-            k->free_slots[k->n_free] = k->first + k->n - 1 - k->n_free;
-            k->n_free++;
-        }
-        for (uint32_t i = 0; i < k->n; i++)
-            s->slots[k->first + i] = (struct slot){.key = (uint32_t)NONE,
-                                                   .data = (uint8_t *)k->slab + i * k->slot_bytes};
-    }
-    if (s->n_classes == 1)
-        reader_register_buffer(s->reader, s->classes[0].slab, s->classes[0].slab_bytes);
-    return SLUICE_OK;
-}
-
-static enum sluice_status open_reader(struct expert_store *s, const struct reader_options *o,
-                                      struct sluice_error *err)
-{
-    const char **paths = calloc(s->n_files + 1, sizeof *paths);
-    if (!paths) return err_nomem(err, "expert store", s->n_files * sizeof *paths);
-    for (uint32_t f = 0; f < s->n_files; f++) paths[f] = s->files[f].path;
-    enum sluice_status status = reader_open(&s->reader, paths, s->n_files, o, err);
-    free(paths);
-    return status;
-}
-
-/* The reader's own view of the files must be the one the headers were checked against. */
-static enum sluice_status check_files(const struct expert_store *s, struct sluice_error *err)
-{
-    for (uint32_t f = 0; f < s->n_files; f++)
-        if (reader_file_bytes(s->reader, f) != s->files[f].bytes)
-            return err_set(err, SLUICE_E_IO, "file '%s' changed its size while it was opened",
-                           s->files[f].path);
-    return SLUICE_OK;
-}
-
 enum sluice_status store_open(struct expert_store **out, const struct file_map *files,
                               uint32_t n_files, const struct expert_bank *const *banks,
                               uint32_t n_banks, const struct store_options *options,
@@ -224,11 +186,10 @@ enum sluice_status store_open(struct expert_store **out, const struct file_map *
     s->failed = (uint32_t)NONE;
     s->check = options->check;
     s->check_user = options->check_user;
-    enum sluice_status status = open_reader(s, &options->reader, err);
-    if (status == SLUICE_OK) status = check_files(s, err);
+    enum sluice_status status =
+        reader_open_mapped(&s->reader, files, n_files, &options->reader, err);
     if (status == SLUICE_OK) status = add_banks(s, banks, n_banks, err);
-    if (status == SLUICE_OK) status = share_slots(s, options, err);
-    if (status == SLUICE_OK) status = alloc_slots(s, options->reader.memory_nodes, err);
+    if (status == SLUICE_OK) status = alloc_slots(s, options, err);
     if (status == SLUICE_OK) status = open_policies(s, options->policy, err);
     if (status != SLUICE_OK) store_close(&s);
     *out = s;

@@ -9,10 +9,10 @@
 
 enum { NONE = -1 };
 /*
- * Errors of a slot beside errno values and READER_EOF: the check refused what was read; a read
- * ahead was given up when part of it had begun.
+ * Errors of a slot beside those of reads: the check refused what was read; a read ahead was given
+ * up when part of it had begun.
  */
-enum { SLOT_REFUSED = -2, SLOT_WITHDRAWN = -3 };
+enum { SLOT_REFUSED = -10, SLOT_WITHDRAWN = -11 };
 
 /* What one slot holds. A slot is free when key is NONE, coming while reads are pending. */
 struct slot {
@@ -38,7 +38,8 @@ struct slot {
 struct slot_class {
     uint64_t slot_bytes;
     uint32_t n_experts; /* that could be in it */
-    uint32_t first, n;  /* slots */
+    uint32_t first, n;  /* slots in use, the first n of the slab */
+    uint32_t room;      /* slots that the slab has addresses for */
     uint32_t *free_slots;
     uint32_t n_free;
     uint32_t n_ahead;  /* slots that are ahead */
@@ -87,8 +88,9 @@ struct expert_store {
     struct slot_class *classes;
     uint32_t n_classes;
     struct slot *slots;
-    uint32_t n_slots;
-    uint32_t *slot_of; /* per key: its slot, or NONE */
+    uint32_t n_slots;   /* in use, of all classes */
+    uint32_t slot_room; /* entries of slots */
+    uint32_t *slot_of;  /* per key: its slot, or NONE */
     uint32_t n_keys;
     uint32_t failed; /* slot of the step whose read failed, or NONE */
     store_check_fn *check;
@@ -131,8 +133,22 @@ void slot_free(struct expert_store *s, uint32_t index);
 /* A step asks for what was read ahead, or is being: from here on it is like any other. */
 void slot_claim(struct expert_store *s, struct slot *slot);
 
-/* expert_store.c: what the step asked for is in its slot. */
+/* expert_store.c */
+
+/* What the step asked for is in its slot. */
 void step_ready(struct expert_store *s, const struct slot *slot);
+/* Gives up the guess that stands and waits for all reads. */
+void store_drain(struct expert_store *s);
+
+/* slot_memory.c */
+
+/* Slots that a class gets of so many bytes for all of them: at least one, at most all experts. */
+uint32_t slots_by_bytes(const struct expert_store *s, const struct slot_class *k,
+                        uint64_t slot_bytes);
+/* Takes addresses for all slots that a class could have, or at least for n. False: refused. */
+bool slots_reserve(struct slot_class *k, uint32_t n);
+/* Lets the class have n slots, at most its room. */
+void slots_set(struct expert_store *s, struct slot_class *k, uint32_t n);
 
 /* prefetch.c */
 

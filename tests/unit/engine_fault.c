@@ -13,6 +13,7 @@ struct patient {
     struct tempdir dir;
     uint8_t *weights;
     size_t bytes;
+    struct timespec written;
 };
 
 static uint8_t *read_file(const char *folder, const char *name, size_t *bytes)
@@ -36,6 +37,7 @@ static void patient_make(struct patient *p)
               tempdir_write(&p->dir, "model.safetensors", p->weights, p->bytes);
     free(config);
     if (!ok) abort();
+    p->written = tempdir_time(tempdir_path(&p->dir, "model.safetensors"));
 }
 
 static void patient_release(struct patient *p)
@@ -55,6 +57,7 @@ static void mend(const struct patient *p)
     FILE *f = must(fopen(tempdir_path(&p->dir, "model.safetensors"), "r+b"));
     CHECK(fwrite(p->weights, 1, p->bytes, f) == p->bytes);
     CHECK(fclose(f) == 0);
+    CHECK(tempdir_set_time(tempdir_path(&p->dir, "model.safetensors"), p->written));
 }
 
 /* Evaluates in calls of 5 ids; before every second one, a call fails over the cut file. */

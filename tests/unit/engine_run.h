@@ -54,6 +54,17 @@ static inline sluice_session *run_session(sluice_engine *engine)
     return must(session);
 }
 
+static inline sluice_session *run_session_of(sluice_engine *engine, uint32_t n_ctx)
+{
+    struct sluice_error err = {0};
+    struct sluice_session_options o;
+    sluice_session *session;
+    sluice_session_options_default(&o);
+    o.n_ctx = n_ctx;
+    CHECK_OK(sluice_session_open(&session, engine, &o, &err));
+    return must(session);
+}
+
 static inline uint32_t run_vocab(const sluice_engine *engine)
 {
     struct sluice_engine_info info = {.size = sizeof info};

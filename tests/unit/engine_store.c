@@ -169,6 +169,7 @@ struct copy {
     struct tempdir dir;
     char *data[COUNT_OF(shards)];
     size_t len[COUNT_OF(shards)];
+    struct timespec written; /* all of them */
 };
 
 static char *read_whole(const char *name, size_t *len)
@@ -187,8 +188,10 @@ static char *read_whole(const char *name, size_t *len)
 
 static void restore(const struct copy *c)
 {
-    for (uint32_t s = 0; s < COUNT_OF(shards); s++)
+    for (uint32_t s = 0; s < COUNT_OF(shards); s++) {
         CHECK(tempdir_write(&c->dir, shards[s], c->data[s], c->len[s]));
+        CHECK(tempdir_set_time(tempdir_path(&c->dir, shards[s]), c->written));
+    }
 }
 
 static void cut(const struct copy *c, size_t len)
@@ -207,6 +210,7 @@ static bool copy_make(struct copy *c)
         free(data);
     }
     for (uint32_t s = 0; s < COUNT_OF(shards); s++) c->data[s] = read_whole(shards[s], &c->len[s]);
+    c->written = (struct timespec){.tv_sec = 1000000000};
     restore(c);
     return true;
 }
@@ -312,6 +316,37 @@ static void test_cut_within_a_call(void)
     copy_release(&c);
 }
 
+/* Other weights written over an open file: no token is made of them. */
+static void test_overwritten_shard(void)
+{
+    struct copy c;
+    REQUIRE(copy_make(&c));
+    struct prompt p = make_reference(SLUICE_FAST);
+    struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+    o.n_slots = 4;
+    sluice_engine *engine = run_engine(c.dir.path, &o);
+    sluice_session *session = run_session(engine);
+    float *logits = must(calloc(TOKENS * p.vocab, sizeof *logits));
+    CHECK_OK(prompt_eval(&p, engine, session, 0, 7, logits, &err));
+    for (uint32_t s = 0; s < COUNT_OF(shards); s++) {
+        FILE *f = must(fopen(tempdir_path(&c.dir, shards[s]), "r+b"));
+        for (size_t i = 0; i < c.len[s]; i++) CHECK(fputc(0x11, f) == 0x11);
+        CHECK(fclose(f) == 0);
+    }
+    CHECK(prompt_eval(&p, engine, session, 7, 1, logits, &err) == SLUICE_E_IO, "%s", err.message);
+    CHECK(strncmp(err.message, "layer ", 6) == 0 &&
+              strstr(err.message, ": the file was written to since it was opened"),
+          "%s", err.message);
+    restore(&c);
+    run_from(&p, engine, session, 7, logits);
+    expect_same(&p, logits, "after the file was as before");
+    free(logits);
+    sluice_session_close(&session);
+    sluice_engine_close(&engine);
+    prompt_release(&p);
+    copy_release(&c);
+}
+
 /* Another model's file under the name of an open one: the engine reads on from its own. */
 static void test_replaced_shard(void)
 {
@@ -368,7 +403,7 @@ static void run_plan(struct plan_run *r, const struct prompt *p)
     r->plan = info.plan_bytes;
     r->smallest = info.smallest_plan_bytes;
     r->n_slots = info.n_slots;
-    sluice_session *session = run_session(engine);
+    sluice_session *session = run_session_of(engine, r->options.plan_ctx);
     float *logits = must(calloc(p->n * p->vocab, sizeof *logits));
     run_from(p, engine, session, 0, logits);
     r->same = first_difference(p, logits) == p->n;
@@ -576,6 +611,7 @@ static void test_refused_options(void)
     C(same_bits_exact)                                                                             \
     C(cut_and_restored)                                                                            \
     C(cut_within_a_call)                                                                           \
+    C(overwritten_shard)                                                                           \
     C(replaced_shard)                                                                              \
     C(smallest_budget)                                                                             \
     C(budget_is_kept_fast)                                                                         \

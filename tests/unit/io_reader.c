@@ -476,12 +476,34 @@ static void test_cut_file(void)
         struct reader_options o = {.kind = i % 2 ? READER_PREAD : READER_AUTO,
                                    .buffered = i / 2 % 2};
         struct reader *r = open_reader(&c, &o);
+        struct timespec written = tempdir_time(c.paths[0]);
         expect_read(r, &c);
         CHECK(truncate(c.paths[0], (off_t)lengths[i / 4]) == 0);
         expect_error(r, READER_EOF);
         CHECK(truncate(c.paths[0], 8192 + 30000) == 0);
         CHECK(tempdir_write(&c.dir, "part-0.bin", c.bytes[0], c.len[0]));
+        CHECK(tempdir_set_time(c.paths[0], written));
         expect_read(r, &c);
+        reader_close(&r);
+        corpus_release(&c);
+    }
+}
+
+/* Other bytes in a file of the same length are not given out, wherever they are. */
+static void test_overwritten_file(void)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        struct corpus c;
+        REQUIRE(corpus_make(&c));
+        struct reader_options o = {.kind = i % 2 ? READER_PREAD : READER_AUTO, .buffered = i / 2};
+        struct reader *r = open_reader(&c, &o);
+        struct timespec written = tempdir_time(c.paths[0]);
+        expect_read(r, &c);
+        FILE *f = must(fopen(c.paths[0], "r+b"));
+        CHECK(fwrite(c.bytes[0] + 1, 1, 1, f) == 1 && fclose(f) == 0);
+        written.tv_nsec = written.tv_nsec ? 0 : 1;
+        CHECK(tempdir_set_time(c.paths[0], written)); /* a coarse clock could hide it */
+        expect_error(r, READER_CHANGED);
         reader_close(&r);
         corpus_release(&c);
     }
@@ -498,7 +520,8 @@ static void test_replaced_file(void)
     expect_read(r, &c);
     CHECK(remove(c.paths[0]) == 0);
     expect_read(r, &c);
-    CHECK(reader_file_bytes(r, 0) == c.len[0] && reader_file_bytes(r, 1) == c.len[1]);
+    CHECK(reader_file_version(r, 0)->bytes == c.len[0] &&
+          reader_file_version(r, 1)->bytes == c.len[1]);
     reader_close(&r);
     corpus_release(&c);
 }
@@ -688,6 +711,7 @@ static void test_small_memlock(void)
     C(queue_grows)                                                                                 \
     C(close_in_flight)                                                                             \
     C(cut_file)                                                                                    \
+    C(overwritten_file)                                                                            \
     C(replaced_file)                                                                               \
     C(open_errors)                                                                                 \
     C(no_direct_reads)                                                                             \

@@ -275,6 +275,8 @@ static void test_cut_files(void)
         struct stepper t = {.world = &w, .rng = {k}, .store = open_store(&w, &o)};
         run_steps(&t, 10);
         uint32_t failed = 0;
+        struct timespec written[MAX_FILES];
+        for (uint32_t f = 0; f < MAX_FILES; f++) written[f] = tempdir_time(w.corpus.paths[f]);
         for (uint32_t f = 0; f < MAX_FILES; f++)
             CHECK(truncate(w.corpus.paths[f], (off_t)(w.corpus.len[f] / 4 + k)) == 0);
         for (uint32_t i = 0; i < 60 && !check_failures; i++) {
@@ -287,6 +289,7 @@ static void test_cut_files(void)
         for (uint32_t f = 0; f < MAX_FILES; f++) {
             const char *name = strrchr(w.corpus.paths[f], '/') + 1;
             CHECK(tempdir_write(&w.corpus.dir, name, w.corpus.bytes[f], w.corpus.len[f]));
+            CHECK(tempdir_set_time(w.corpus.paths[f], written[f]));
         }
         for (uint32_t i = 0; i < 30 && !check_failures; i++) {
             stepper_choose_any(&t);
@@ -439,11 +442,19 @@ static void test_open_errors(void)
     expect_refused(&w, SLUICE_E_INTERNAL, "layer 8, expert 9 lies in no file");
     w.views[1][9].up.rows >>= 16;
     /* the last byte of the last part is behind the end of the file's mapping */
-    w.maps[w.places[1][3][6].file].bytes = w.places[1][3][6].offset + w.sizes[1][6] - 1;
-    expect_refused(&w, SLUICE_E_IO, "changed its size while it was opened");
-    w.maps[w.places[1][3][6].file].bytes++;
-    expect_refused(&w, SLUICE_E_IO, w.corpus.paths[w.places[1][3][6].file]);
-    w.maps[w.places[1][3][6].file].bytes = w.corpus.len[w.places[1][3][6].file];
+    struct file_map *map = &w.maps[w.places[1][3][6].file];
+    map->bytes = w.places[1][3][6].offset + w.sizes[1][6] - 1;
+    expect_refused(&w, SLUICE_E_INTERNAL, "layer 8, expert 3 lies in no file");
+    map->bytes = map->version.bytes;
+    map->version.bytes--;
+    expect_refused(&w, SLUICE_E_IO, "was written to or replaced while it was opened");
+    map->version.bytes++;
+    map->version.modified_ns++;
+    expect_refused(&w, SLUICE_E_IO, map->path);
+    map->version.modified_ns--;
+    map->version.inode++;
+    expect_refused(&w, SLUICE_E_IO, map->path);
+    map->version.inode--;
     CHECK(truncate(w.corpus.paths[2], 10) == 0);
     expect_refused(&w, SLUICE_E_IO, w.corpus.paths[2]);
     CHECK(remove(w.corpus.paths[2]) == 0);

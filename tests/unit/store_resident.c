@@ -202,7 +202,8 @@ static void test_refused(void)
     expect_refused(&d, &o, SLUICE_E_INTERNAL, "a dense weight lies in no file", "");
     d.mats[3].scales = was;
     CHECK(truncate(d.corpus.paths[1], (off_t)d.corpus.len[1] - 1) == 0);
-    expect_refused(&d, &o, SLUICE_E_IO, d.corpus.paths[1], "shorter than when it was opened");
+    expect_refused(&d, &o, SLUICE_E_IO, d.corpus.paths[1],
+                   "was written to or replaced while it was opened");
     CHECK(remove(d.corpus.paths[0]) == 0);
     expect_refused(&d, &o, SLUICE_E_NOT_FOUND, d.corpus.paths[0], "No such file");
     dense_release(&d);

@@ -2,6 +2,7 @@
 #ifndef TESTS_TEMPDIR_H
 #define TESTS_TEMPDIR_H
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,6 +30,20 @@ static inline const char *tempdir_path(const struct tempdir *dir, const char *na
     char *path = paths[next++ % 4];
     snprintf(path, sizeof paths[0], "%s/%s", dir->path, name);
     return path;
+}
+
+/* When a file was written last; put back, it is the same file again to those who look at that. */
+static inline struct timespec tempdir_time(const char *path)
+{
+    struct stat st = {0};
+    if (stat(path, &st) != 0) st.st_mtim = (struct timespec){0};
+    return st.st_mtim;
+}
+
+static inline bool tempdir_set_time(const char *path, struct timespec modified)
+{
+    struct timespec times[2] = {modified, modified};
+    return utimensat(AT_FDCWD, path, times, 0) == 0;
 }
 
 static inline bool tempdir_write(const struct tempdir *dir, const char *name, const void *data,
