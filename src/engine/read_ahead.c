@@ -15,7 +15,9 @@ bool prefetch_can(const struct sluice_engine *e, enum prefetch_kind kind)
 static bool graph_guesses(const struct graph *g)
 {
     for (size_t n = 0; n < g->nodes.n; n++)
-        if (g->nodes.items[n].op == OP_KIND_guess_experts) return true;
+        if (g->nodes.items[n].op == OP_KIND_guess_experts ||
+            g->nodes.items[n].op == OP_KIND_guess_by_sigmoid)
+            return true;
     return false;
 }
 

@@ -114,6 +114,14 @@ struct q_and_gate {
     buf_q_raw q;
     buf_q_gate gate;
 };
+struct qkv_and_z {
+    buf_qkv_stack qkv;
+    buf_z_stack z;
+};
+struct beta_and_alpha {
+    buf_beta_stack beta;
+    buf_alpha_stack alpha;
+};
 struct decay_and_beta {
     buf_g_decay g;
     buf_beta_gate b;
@@ -135,38 +143,53 @@ state_kv_ready push_kv_append(struct graph *g, struct op_kv_append op);
 buf_attn_out push_attention(struct graph *g, struct op_attention op);
 buf_attn_gated push_sigmoid_gate(struct graph *g, struct op_sigmoid_gate op);
 buf_residual push_residual_add(struct graph *g, struct op_residual_add op);
+struct qkv_and_z push_split_qkvz(struct graph *g, struct op_split_qkvz op);
+struct beta_and_alpha push_split_ba(struct graph *g, struct op_split_ba op);
 buf_conv_out push_conv(struct graph *g, struct op_conv op);
 buf_delta_qkv push_delta_norm(struct graph *g, struct op_delta_norm op);
 struct decay_and_beta push_decay_beta(struct graph *g, struct op_decay_beta op);
 buf_delta_out push_delta_net(struct graph *g, struct op_delta_net op);
 buf_value_out push_gated_norm(struct graph *g, struct op_gated_norm op);
 buf_guess_ids push_guess_experts(struct graph *g, struct op_guess_experts op);
+buf_guess_ids push_guess_by_sigmoid(struct graph *g, struct op_guess_by_sigmoid op);
 struct picks push_router(struct graph *g, struct op_router op);
+struct picks push_sigmoid_router(struct graph *g, struct op_sigmoid_router op);
 struct grouped_picks push_group_picks(struct graph *g, struct op_group_picks op);
 buf_expert_input push_gather_rows(struct graph *g, struct op_gather_rows op);
 buf_expert_out push_experts(struct graph *g, struct op_experts op);
 buf_moe_sum push_expert_sum(struct graph *g, struct op_expert_sum op);
 buf_shared_ffn_act push_shared_swiglu(struct graph *g, buf_shared_ffn_gate gate,
                                       buf_shared_ffn_up up);
+buf_mlp_act push_mlp_swiglu(struct graph *g, buf_mlp_gate gate, buf_mlp_up up);
 buf_hidden push_combine(struct graph *g, struct op_combine op);
+buf_hidden push_combine_ungated(struct graph *g, struct op_combine_ungated op);
+buf_hidden push_layer_add(struct graph *g, struct op_layer_add op);
 buf_tail_hidden push_select_rows(struct graph *g, struct op_select_rows op);
 
 /* push_q_proj(g, x, w) and so on: what may go in and what comes out follows from the weight. */
 #define P(weight, in, out) buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w);
 PROJECTIONS(P)
 #undef P
+/* push_q_proj_biased(g, x, w, b) and so on. */
+#define A(weight, bias, in, out)                                                                   \
+    buf_##out push_##weight##_biased(struct graph *g, buf_##in x, wt_##weight w, wt_##bias b);
+AFFINES(A)
+#undef A
 /* push_attn_norm(g, x, w, eps) and so on; the norm runs over each w.cols values. */
 #define N(weight, in, out)                                                                         \
     buf_##out push_##weight(struct graph *g, buf_##in x, wt_##weight w, float eps);
 NORMS(N)
 #undef N
-/* push_rope_q(g, x, table, head_dim, rotary_dim) and so on; push_rope_as_q also says which values
- * make a pair. */
-#define T(in, out)                                                                                 \
-    buf_##out push_rope_##out(struct graph *g, buf_##in x, buf_rope_table table,                   \
-                              uint32_t head_dim, uint32_t rotary_dim);                             \
-    buf_##out push_rope_as_##out(struct graph *g, buf_##in x, buf_rope_table table,                \
-                                 uint32_t head_dim, uint32_t rotary_dim, bool pairs);
+/*
+ * push_rope_q(g, x, table, head_dim, rotary_dim) and push_rope_k; push_rope_raw_q and
+ * push_rope_raw_k for families that have no norm there. push_rope_as_q and so on also say which
+ * values make a pair.
+ */
+#define T(name, in, out)                                                                           \
+    buf_##out push_rope_##name(struct graph *g, buf_##in x, buf_rope_table table,                  \
+                               uint32_t head_dim, uint32_t rotary_dim);                            \
+    buf_##out push_rope_as_##name(struct graph *g, buf_##in x, buf_rope_table table,               \
+                                  uint32_t head_dim, uint32_t rotary_dim, bool pairs);
 ROTATIONS(T)
 #undef T
 

@@ -33,21 +33,22 @@ static uint32_t push_rotation(struct graph *g, struct op_rope rope, enum role in
     build_check(g, head_dim && width % head_dim == 0, "rope", "row width", width, head_dim);
     build_check(g, rotary_dim <= head_dim, "rope", "rotary_dim", rotary_dim, head_dim);
     build_check(g, angles == rotary_dim, "rope", "width of the table", angles, rotary_dim);
-    uint32_t normed = build_writer(g, x)->u.rms_norm.dim;
-    build_check(g, head_dim == normed, "rope", "head_dim", head_dim, normed);
+    const struct node *writer = build_writer(g, x);
+    uint32_t normed = writer->op == OP_KIND_rms_norm ? writer->u.rms_norm.dim : width;
+    build_check(g, normed == head_dim || normed == width, "rope", "head_dim", head_dim, normed);
     rope.y.id = build_buffer(g, out, width);
     BUILD_NODE(g, rope);
     return rope.y.id;
 }
 
-#define T(in, out)                                                                                 \
-    buf_##out push_rope_##out(struct graph *g, buf_##in x, buf_rope_table table,                   \
-                              uint32_t head_dim, uint32_t rotary_dim)                              \
+#define T(name, in, out)                                                                           \
+    buf_##out push_rope_##name(struct graph *g, buf_##in x, buf_rope_table table,                  \
+                               uint32_t head_dim, uint32_t rotary_dim)                             \
     {                                                                                              \
-        return push_rope_as_##out(g, x, table, head_dim, rotary_dim, false);                       \
+        return push_rope_as_##name(g, x, table, head_dim, rotary_dim, false);                      \
     }                                                                                              \
-    buf_##out push_rope_as_##out(struct graph *g, buf_##in x, buf_rope_table table,                \
-                                 uint32_t head_dim, uint32_t rotary_dim, bool pairs)               \
+    buf_##out push_rope_as_##name(struct graph *g, buf_##in x, buf_rope_table table,               \
+                                  uint32_t head_dim, uint32_t rotary_dim, bool pairs)              \
     {                                                                                              \
         struct op_rope rope = {.x = {x.id},                                                        \
                                .table = table,                                                     \

@@ -1,6 +1,33 @@
 /* Push functions of the gated DeltaNet layer. */
 #include "ir/build.h"
 
+struct qkv_and_z push_split_qkvz(struct graph *g, struct op_split_qkvz split_qkvz)
+{
+    BUILD_INPUTS(g, split_qkvz);
+    uint32_t width = build_width(g, split_qkvz.x.id);
+    uint32_t heads = build_product(g, "split_qkvz", 2, split_qkvz.n_k_heads);
+    uint32_t qk = build_product(g, "split_qkvz", heads, split_qkvz.dk);
+    bool ok = build_check(g, qk && qk < width, "split_qkvz", "width of q and k", qk, width);
+    uint32_t pairs = ok ? width - qk : 0;
+    build_check(g, !ok || pairs % heads == 0, "split_qkvz", "width of v and z", pairs, heads);
+    split_qkvz.qkv = (buf_qkv_stack){build_buffer(g, ROLE_qkv_stack, qk + pairs / 2)};
+    split_qkvz.z = (buf_z_stack){build_buffer(g, ROLE_z_stack, pairs / 2)};
+    BUILD_NODE(g, split_qkvz);
+    return (struct qkv_and_z){split_qkvz.qkv, split_qkvz.z};
+}
+
+struct beta_and_alpha push_split_ba(struct graph *g, struct op_split_ba split_ba)
+{
+    BUILD_INPUTS(g, split_ba);
+    uint32_t width = build_width(g, split_ba.x.id);
+    uint32_t pair = build_product(g, "split_ba", 2, split_ba.n_k_heads);
+    build_check(g, pair && width % pair == 0, "split_ba", "row width", width, pair);
+    split_ba.beta = (buf_beta_stack){build_buffer(g, ROLE_beta_stack, width / 2)};
+    split_ba.alpha = (buf_alpha_stack){build_buffer(g, ROLE_alpha_stack, width / 2)};
+    BUILD_NODE(g, split_ba);
+    return (struct beta_and_alpha){split_ba.beta, split_ba.alpha};
+}
+
 buf_conv_out push_conv(struct graph *g, struct op_conv conv)
 {
     BUILD_INPUTS(g, conv);

@@ -10,11 +10,16 @@ buf_embed_out push_embed(struct graph *g, struct op_embed embed)
     return embed.y;
 }
 
-/* What one run of a norm covers: a head of q or k (0: any divisor of the row), else a whole row. */
+/*
+ * What one run of a norm covers: a head of q or k where it is known (0: any divisor of the row),
+ * else a whole row.
+ */
 static uint32_t norm_run(const struct graph *g, uint32_t x, enum role out)
 {
-    if (out == ROLE_q_normed) return build_writer(g, x)->u.split_q_gate.head_dim;
-    return out == ROLE_k_normed ? 0 : build_width(g, x);
+    const struct node *writer = build_writer(g, x);
+    if (out == ROLE_q_normed && writer->op == OP_KIND_split_q_gate)
+        return writer->u.split_q_gate.head_dim;
+    return out == ROLE_q_normed || out == ROLE_k_normed ? 0 : build_width(g, x);
 }
 
 static uint32_t push_rms(struct graph *g, const char *name, uint32_t x, uint32_t w, float eps,
@@ -64,6 +69,29 @@ static uint32_t push_matmul(struct graph *g, const char *name, uint32_t x, uint3
 PROJECTIONS(P)
 #undef P
 
+static uint32_t push_with_bias(struct graph *g, const char *name, uint32_t x, uint32_t w,
+                               uint32_t b, enum role in, enum role out)
+{
+    struct op_affine affine = {.x = {x}, .w = {w}, .b = {b}};
+    if (!build_inputs(g, OP_KIND_affine, name, &affine, sizeof affine)) return 0;
+    build_role(g, name, x, in);
+    const struct weight_decl *decl = build_weight(g, w);
+    uint32_t width = build_width(g, x), bias = build_weight(g, b)->cols;
+    build_check(g, width == decl->cols, name, "row width", width, decl->cols);
+    build_check(g, bias == decl->rows, name, "width of the bias", bias, decl->rows);
+    affine.y.id = build_buffer(g, out, decl->rows);
+    BUILD_NODE(g, affine);
+    return affine.y.id;
+}
+
+#define A(weight, bias, in, out)                                                                   \
+    buf_##out push_##weight##_biased(struct graph *g, buf_##in x, wt_##weight w, wt_##bias b)      \
+    {                                                                                              \
+        return (buf_##out){push_with_bias(g, #weight, x.id, w.id, b.id, ROLE_##in, ROLE_##out)};   \
+    }
+AFFINES(A)
+#undef A
+
 buf_residual push_residual_add(struct graph *g, struct op_residual_add residual_add)
 {
     BUILD_INPUTS(g, residual_add);
@@ -73,6 +101,17 @@ buf_residual push_residual_add(struct graph *g, struct op_residual_add residual_
     residual_add.y = (buf_residual){build_buffer(g, ROLE_residual, width)};
     BUILD_NODE(g, residual_add);
     return residual_add.y;
+}
+
+buf_hidden push_layer_add(struct graph *g, struct op_layer_add layer_add)
+{
+    BUILD_INPUTS(g, layer_add);
+    uint32_t width = build_width(g, layer_add.residual.id);
+    uint32_t delta = build_width(g, layer_add.delta.id);
+    build_check(g, width == delta, "layer_add", "width of delta", delta, width);
+    layer_add.y = (buf_hidden){build_buffer(g, ROLE_hidden, width)};
+    BUILD_NODE(g, layer_add);
+    return layer_add.y;
 }
 
 buf_tail_hidden push_select_rows(struct graph *g, struct op_select_rows select_rows)

@@ -28,17 +28,47 @@ static void push_projection_again(struct graph *r, const struct op_matmul *op)
     }
 }
 
-static void push_rotation_again(struct graph *r, const struct op_rope *op)
+static void push_affine_again(struct graph *r, const struct op_affine *op)
+{
+    uint32_t x = op->x.id, w = op->w.id, b = op->b.id;
+    switch (build_weight(r, w)->role) {
+#define A(weight, bias, in, out)                                                                   \
+    case WEIGHT_##weight:                                                                          \
+        push_##weight##_biased(r, (buf_##in){x}, (wt_##weight){w}, (wt_##bias){b});                \
+        break;
+        AFFINES(A)
+#undef A
+    default: build_fail(r, "affine", "its weight is not of a projection with a bias");
+    }
+}
+
+static enum role role_of(const struct graph *r, uint32_t id)
 {
     uint32_t index;
-    bool key =
-        graph_buffer_index(r, op->x.id, &index) && r->buffers.items[index].role == ROLE_k_normed;
-    if (key)
-        push_rope_as_k(r, (buf_k_normed){op->x.id}, op->table, op->head_dim, op->rotary_dim,
-                       op->pairs);
+    return graph_buffer_index(r, id, &index) ? r->buffers.items[index].role : ROLE_NONE;
+}
+
+static void push_rotation_again(struct graph *r, const struct op_rope *op)
+{
+    switch (role_of(r, op->x.id)) {
+#define T(name, in, out)                                                                           \
+    case ROLE_##in:                                                                                \
+        push_rope_as_##name(r, (buf_##in){op->x.id}, op->table, op->head_dim, op->rotary_dim,      \
+                            op->pairs);                                                            \
+        break;
+        ROTATIONS(T)
+#undef T
+    default: build_fail(r, "rope", "its input is not rotated in any family");
+    }
+}
+
+static void push_swiglu_again(struct graph *r, const struct op_swiglu *op)
+{
+    uint32_t gate = op->gate.id, up = op->up.id;
+    if (role_of(r, gate) == ROLE_mlp_gate)
+        push_mlp_swiglu(r, (buf_mlp_gate){gate}, (buf_mlp_up){up});
     else
-        push_rope_as_q(r, (buf_q_normed){op->x.id}, op->table, op->head_dim, op->rotary_dim,
-                       op->pairs);
+        push_shared_swiglu(r, (buf_shared_ffn_gate){gate}, (buf_shared_ffn_up){up});
 }
 
 static void push_again(struct graph *r, const struct node *node)
@@ -48,31 +78,35 @@ static void push_again(struct graph *r, const struct node *node)
     case OP_KIND_rms_norm: push_norm_again(r, &node->u.rms_norm); break;
     case OP_KIND_matmul: push_projection_again(r, &node->u.matmul); break;
     case OP_KIND_rope: push_rotation_again(r, &node->u.rope); break;
-    case OP_KIND_swiglu:
-        push_shared_swiglu(r, (buf_shared_ffn_gate){node->u.swiglu.gate.id},
-                           (buf_shared_ffn_up){node->u.swiglu.up.id});
-        break;
+    case OP_KIND_affine: push_affine_again(r, &node->u.affine); break;
+    case OP_KIND_swiglu: push_swiglu_again(r, &node->u.swiglu); break;
 #define AGAIN(op)                                                                                  \
     case OP_KIND_##op: push_##op(r, node->u.op); break;
         AGAIN(embed)
         AGAIN(guess_experts)
+        AGAIN(guess_by_sigmoid)
         AGAIN(rope_angles)
         AGAIN(split_q_gate)
         AGAIN(kv_append)
         AGAIN(attention)
         AGAIN(sigmoid_gate)
         AGAIN(residual_add)
+        AGAIN(split_qkvz)
+        AGAIN(split_ba)
         AGAIN(conv)
         AGAIN(delta_norm)
         AGAIN(decay_beta)
         AGAIN(delta_net)
         AGAIN(gated_norm)
         AGAIN(router)
+        AGAIN(sigmoid_router)
         AGAIN(group_picks)
         AGAIN(gather_rows)
         AGAIN(experts)
         AGAIN(expert_sum)
         AGAIN(combine)
+        AGAIN(combine_ungated)
+        AGAIN(layer_add)
         AGAIN(select_rows)
 #undef AGAIN
     case OP_COUNT: break;

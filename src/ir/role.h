@@ -60,6 +60,7 @@ UNIONS(U)
 #define as_swiglu_gate(b) _Generic((b)CONVERSIONS_swiglu_gate(ROLE_CASE))(b)
 #define as_swiglu_up(b) _Generic((b)CONVERSIONS_swiglu_up(ROLE_CASE))(b)
 #define as_swiglu_out(b) _Generic((b)CONVERSIONS_swiglu_out(ROLE_CASE))(b)
+#define as_layer_delta(b) _Generic((b)CONVERSIONS_layer_delta(ROLE_CASE))(b)
 
 /* Weights */
 
@@ -102,6 +103,7 @@ WEIGHT_UNIONS(U)
 #define WEIGHT_CASE(to, from) , wt_##from : to##_from_##from
 #define as_matrix(w) _Generic((w)WEIGHT_CONVERSIONS_matrix(WEIGHT_CASE))(w)
 #define as_norm(w) _Generic((w)WEIGHT_CONVERSIONS_norm(WEIGHT_CASE))(w)
+#define as_bias(w) _Generic((w)WEIGHT_CONVERSIONS_bias(WEIGHT_CASE))(w)
 
 /*
  * States live in sessions, not in the graph: a handle names (layer, kind), and the op finds each

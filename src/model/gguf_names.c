@@ -4,10 +4,10 @@
 static const char *const names[WEIGHT_COUNT] = {
     [WEIGHT_embed] = "token_embd",
     [WEIGHT_attn_norm] = "blk.#.attn_norm.weight",
-    [WEIGHT_q_proj] = "blk.#.attn_q",
+    [WEIGHT_qg_proj] = "blk.#.attn_q",
     [WEIGHT_k_proj] = "blk.#.attn_k",
     [WEIGHT_v_proj] = "blk.#.attn_v",
-    [WEIGHT_o_proj] = "blk.#.attn_output",
+    [WEIGHT_og_proj] = "blk.#.attn_output",
     [WEIGHT_q_norm] = "blk.#.attn_q_norm.weight",
     [WEIGHT_k_norm] = "blk.#.attn_k_norm.weight",
     [WEIGHT_qkv_proj] = "blk.#.attn_qkv",

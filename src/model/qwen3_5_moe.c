@@ -114,7 +114,7 @@ static buf_attn_proj attention(struct graph *g, const struct config *c, buf_attn
 {
     uint32_t q_width = c->attn.heads * c->attn.head_dim;
     uint32_t kv_width = c->attn.kv_heads * c->attn.head_dim;
-    buf_q_stack stack = push_q_proj(g, x, WEIGHT(g, q_proj, 2 * q_width, c->frame.hidden));
+    buf_q_stack stack = push_qg_proj(g, x, WEIGHT(g, qg_proj, 2 * q_width, c->frame.hidden));
     struct q_and_gate q = PUSH(g, split_q_gate, .x = stack, .head_dim = c->attn.head_dim);
     buf_k_raw k = push_k_proj(g, x, WEIGHT(g, k_proj, kv_width, c->frame.hidden));
     buf_v v = push_v_proj(g, x, WEIGHT(g, v_proj, kv_width, c->frame.hidden));
@@ -130,7 +130,7 @@ static buf_attn_proj attention(struct graph *g, const struct config *c, buf_attn
     buf_attn_out out = PUSH(g, attention, .q = q_rope, .cache = ready, .n_heads = c->attn.heads,
                             .scale = 1.0f / sqrtf((float)c->attn.head_dim));
     buf_attn_gated gated = PUSH(g, sigmoid_gate, .x = out, .gate = q.gate);
-    return push_o_proj(g, gated, WEIGHT(g, o_proj, c->frame.hidden, q_width));
+    return push_og_proj(g, gated, WEIGHT(g, og_proj, c->frame.hidden, q_width));
 }
 
 /* out_proj(gated_norm(delta_net(conv(qkv)), z)) */
@@ -230,10 +230,10 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 static const struct weight_source sources[WEIGHT_COUNT] = {
     [WEIGHT_embed] = {"embed_tokens", VECTOR_AS_IS},
     [WEIGHT_attn_norm] = {"layers.#.input_layernorm.weight", VECTOR_CENTRED},
-    [WEIGHT_q_proj] = {"layers.#.self_attn.q_proj", VECTOR_AS_IS},
+    [WEIGHT_qg_proj] = {"layers.#.self_attn.q_proj", VECTOR_AS_IS},
     [WEIGHT_k_proj] = {"layers.#.self_attn.k_proj", VECTOR_AS_IS},
     [WEIGHT_v_proj] = {"layers.#.self_attn.v_proj", VECTOR_AS_IS},
-    [WEIGHT_o_proj] = {"layers.#.self_attn.o_proj", VECTOR_AS_IS},
+    [WEIGHT_og_proj] = {"layers.#.self_attn.o_proj", VECTOR_AS_IS},
     [WEIGHT_q_norm] = {"layers.#.self_attn.q_norm.weight", VECTOR_CENTRED},
     [WEIGHT_k_norm] = {"layers.#.self_attn.k_norm.weight", VECTOR_CENTRED},
     [WEIGHT_qkv_proj] = {"layers.#.linear_attn.in_proj_qkv", VECTOR_AS_IS},

@@ -264,6 +264,16 @@ static void run_top_k(const struct job *job)
         job->k->softmax_top_k(w->x, EXPERTS, CHOSEN, true, ids, weights, w->y);
 }
 
+static void run_sigmoid_top_k(const struct job *job)
+{
+    const struct world *w = job->operands;
+    int32_t ids[CHOSEN];
+    float weights[CHOSEN];
+    struct sigmoid_choice how = {w->x + EXPERTS, CHOSEN, 8, 4, true, 2.5f};
+    for (int i = 0; i < REPEATS; i++)
+        job->k->sigmoid_top_k(w->x, EXPERTS, &how, ids, weights, w->y);
+}
+
 static void run_delta(const struct job *job)
 {
     const struct world *w = job->operands;
@@ -312,6 +322,7 @@ static const struct row_bench {
     {"f32_to_f16_row", run_f16, COLS * 6.0, COLS},
     {"weighted_sum", run_weighted_sum, COLS * 36.0, COLS * 16.0},
     {"softmax_top_k", run_top_k, EXPERTS * 4.0, EXPERTS *(double)CHOSEN},
+    {"sigmoid_top_k", run_sigmoid_top_k, EXPERTS * 8.0, EXPERTS *(double)CHOSEN},
     {"delta_step", run_delta, HEAD *HEAD * 8.0, HEAD *HEAD * 7.0},
     {"decay_beta", run_decay, 32 * 24.0, 32 * 10.0},
     {"attention_block_f16", run_attention_f16, ATTENTION_BLOCK *HEAD * 4.0,

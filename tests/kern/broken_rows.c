@@ -172,6 +172,41 @@ static void top_k_loses_nan(const float *logits, uint32_t n, uint32_t k, bool no
     top_k_right(clean, n, k, normalize, ids, weights, scratch);
 }
 
+static void sigmoid_right(const float *logits, uint32_t n, const struct sigmoid_choice *how,
+                          int32_t *ids, float *weights, float *scratch)
+{
+    struct kernels right;
+    kernels_init(&right, 0);
+    right.sigmoid_top_k(logits, n, how, ids, weights, scratch);
+}
+
+static void sigmoid_ignores_correction(const float *logits, uint32_t n,
+                                       const struct sigmoid_choice *how, int32_t *ids,
+                                       float *weights, float *scratch)
+{
+    static const float zeros[512];
+    struct sigmoid_choice wrong = *how;
+    wrong.correction = zeros;
+    sigmoid_right(logits, n, &wrong, ids, weights, scratch);
+}
+
+static void sigmoid_ignores_groups(const float *logits, uint32_t n,
+                                   const struct sigmoid_choice *how, int32_t *ids, float *weights,
+                                   float *scratch)
+{
+    struct sigmoid_choice wrong = *how;
+    wrong.top_groups = how->n_groups;
+    sigmoid_right(logits, n, &wrong, ids, weights, scratch);
+}
+
+static void sigmoid_ignores_scale(const float *logits, uint32_t n, const struct sigmoid_choice *how,
+                                  int32_t *ids, float *weights, float *scratch)
+{
+    struct sigmoid_choice wrong = *how;
+    wrong.scale = 1;
+    sigmoid_right(logits, n, &wrong, ids, weights, scratch);
+}
+
 static void weighted_sum_descending(const float *x, size_t ldx, const float *w, uint32_t k,
                                     uint32_t n, float *y)
 {
@@ -216,6 +251,9 @@ const struct broken broken_rows[] = {
     BROKEN("softmax_top_k", "the last of ties", "*: ids* is *, not *", top_k_last_of_ties),
     BROKEN("softmax_top_k", "normalize ignored", "*: weights*, not *", top_k_ignores_normalize),
     BROKEN("softmax_top_k", "a NaN lost", "* where a NaN went in", top_k_loses_nan),
+    BROKEN("sigmoid_top_k", "no correction", "*: ids* is *, not *", sigmoid_ignores_correction),
+    BROKEN("sigmoid_top_k", "no groups", "*: ids* is *, not *", sigmoid_ignores_groups),
+    BROKEN("sigmoid_top_k", "no scale", "*: weights*, not *", sigmoid_ignores_scale),
     BROKEN("weighted_sum", "descending order", BITS, weighted_sum_descending),
     BROKEN("combine", "a gate without sigmoid", VALUE, combine_no_sigmoid),
 };

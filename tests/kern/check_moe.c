@@ -91,6 +91,92 @@ void check_softmax_top_k(struct check *c, const struct kernels *k, enum wtype ty
     }
 }
 
+/* What kernel.h says of sigmoid_top_k, in f32 up to the choice. */
+static void select_by_sigmoid(const float *logits, uint32_t n, const struct sigmoid_choice *how,
+                              int32_t *ids)
+{
+    float choice[512], groups[512];
+    int32_t best[512];
+    uint32_t each = n / how->n_groups;
+    for (uint32_t i = 0; i < n; i++)
+        choice[i] = (float)(1 / (1 + exp(-(double)logits[i]))) + how->correction[i];
+    for (uint32_t g = 0; g < how->n_groups; g++) {
+        select_naively(choice + g * each, each, min_u32(2, each), best);
+        groups[g] = choice[g * each + (uint32_t)best[0]];
+        if (each > 1) groups[g] += choice[g * each + (uint32_t)best[1]];
+    }
+    select_naively(groups, how->n_groups, how->top_groups, best);
+    for (uint32_t g = 0, b = 0; g < how->n_groups; g++) {
+        bool kept = b < how->top_groups && best[b] == (int32_t)g;
+        b += kept;
+        for (uint32_t i = 0; i < each && !kept; i++) choice[g * each + i] = -INFINITY;
+    }
+    select_naively(choice, n, how->k, ids);
+}
+
+/* Logits on a coarse grid, so that rounding decides no choice; corrections that make ties too. */
+static void fill_sigmoid(struct check *c, float *logits, float *correction, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        logits[i] = (float)((int)rng_below(&c->rng, 65) - 32) / 8;
+        correction[i] = (float)((int)rng_below(&c->rng, 9) - 4) / 4;
+    }
+    if (c->round % 5 == 1) fill(c, correction, n, PATTERN_ZEROS);
+    if (c->round % 5 == 2) fill(c, logits, n, PATTERN_EQUAL);
+    if (c->round % 5 == 3) logits[rng_below(&c->rng, n)] = c->round % 2 ? -200.0f : 200.0f;
+    if (c->round % 5 == 4) logits[rng_below(&c->rng, n)] = NAN;
+}
+
+static void check_sigmoid_weights(struct check *c, const float *logits, uint32_t n,
+                                  const struct sigmoid_choice *how, const int32_t *ids,
+                                  const float *weights)
+{
+    double sum = 0;
+    bool bad = false;
+    for (uint32_t i = 0; i < n; i++) bad |= isnan(logits[i]);
+    for (uint32_t j = 0; j < how->k; j++) sum += 1 / (1 + exp(-(double)logits[ids[j]]));
+    for (uint32_t j = 0; j < how->k; j++) {
+        double want = 1 / (1 + exp(-(double)logits[ids[j]])) * (double)how->scale;
+        if (how->normalize) want /= sum + 1e-20;
+        if (bad)
+            expect_nan(c, "weights", j, weights[j]);
+        else
+            expect_near(c, "weights", j, weights[j], want, (how->k + 16) * EPS * want + 1e-38);
+    }
+}
+
+void check_sigmoid_top_k(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    static const uint16_t groups[] = {1, 1, 2, 4, 8};
+    for (c->round = 0; c->round < 160; c->round++) {
+        operands_reset(c);
+        struct sigmoid_choice how = {.n_groups = groups[rng_below(&c->rng, COUNT_OF(groups))],
+                                     .normalize = rng_below(&c->rng, 2),
+                                     .scale = rng_below(&c->rng, 2) ? 1.0f : 2.5f};
+        uint32_t each = (how.n_groups > 1 ? 2 : 1) + rng_below(&c->rng, 512 / how.n_groups - 1);
+        uint32_t n = how.n_groups * each;
+        how.top_groups = 1 + rng_below(&c->rng, how.n_groups);
+        how.k = 1 + rng_below(&c->rng, min_u32(how.top_groups * each, 20));
+        int32_t want[20];
+        float *logits = in_f32(c, "logits", n), *correction = in_f32(c, "the correction", n);
+        float *weights = out_f32(c, "weights", how.k), *scratch = out_f32(c, "the scratch", 3 * n);
+        int32_t *ids = operand_out("ids", c, how.k * 4ul, 4);
+        fill_sigmoid(c, logits, correction, n);
+        how.correction = correction;
+        operands_begin(c);
+        k->sigmoid_top_k(logits, n, &how, ids, weights, scratch);
+        operands_end(c);
+        bool bad = false;
+        for (uint32_t i = 0; i < n; i++) bad |= isnan(logits[i]);
+        if (!bad) select_by_sigmoid(logits, n, &how, want);
+        for (uint32_t j = 0; j < how.k; j++)
+            if (ids[j] < 0 || ids[j] >= (int32_t)n || (!bad && ids[j] != want[j]))
+                fail(c, "ids[%u] is %d, not %d", j, ids[j], bad ? -1 : want[j]);
+        check_sigmoid_weights(c, logits, n, &how, ids, weights);
+    }
+}
+
 void check_weighted_sum(struct check *c, const struct kernels *k, enum wtype type)
 {
     (void)type;

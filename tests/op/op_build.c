@@ -30,6 +30,7 @@ static const struct sample_dims odd = {.hidden = 52,
                                        .expert_inter = 19,
                                        .shared_inter = 23,
                                        .tiled = true,
+                                       .others = true,
                                        .window = 70};
 /* Packed weights of every width; four query heads to a key head. */
 static const struct sample_dims packed = {.hidden = 128,
@@ -47,7 +48,10 @@ static const struct sample_dims packed = {.hidden = 128,
                                           .guess = true,
                                           .picks = 4,
                                           .expert_inter = 64,
-                                          .shared_inter = 96};
+                                          .shared_inter = 96,
+                                          .others = true,
+                                          .n_groups = 3,
+                                          .top_groups = 2};
 /* One of everything, rotated whole and in pairs, a window of one position, a convolution without
  * memory; all experts chosen. */
 static const struct sample_dims single = {.hidden = 32,
@@ -67,7 +71,8 @@ static const struct sample_dims single = {.hidden = 32,
                                           .expert_inter = 32,
                                           .shared_inter = 32,
                                           .pairs = true,
-                                          .window = 1};
+                                          .window = 1,
+                                          .others = true};
 /* Wide heads; one expert a token of many. */
 static const struct sample_dims wide = {.hidden = 64,
                                         .vocab = 40,
@@ -85,7 +90,10 @@ static const struct sample_dims wide = {.hidden = 64,
                                         .picks = 1,
                                         .expert_inter = 128,
                                         .shared_inter = 64,
-                                        .window = 64};
+                                        .window = 64,
+                                        .others = true,
+                                        .n_groups = 8,
+                                        .top_groups = 3};
 
 const struct variant variants[] = {
     {"odd, a first token", &odd, false, false, KV_F32, 1, 1, {1}, {0}},

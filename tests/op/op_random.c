@@ -22,11 +22,20 @@ static void copy_operands(const struct random_world *r, const struct lane *lane,
     }
 }
 
+static bool is_projection(const struct node *node, uint32_t *x, uint32_t *w)
+{
+    bool plain = node->op == OP_KIND_matmul;
+    *x = plain ? node->u.matmul.x.id : node->u.affine.x.id;
+    *w = plain ? node->u.matmul.w.id : node->u.affine.w.id;
+    return plain || node->op == OP_KIND_affine;
+}
+
 /* What a node finds prepared by earlier ones: the int8 form of its input, the list of experts. */
 static bool prepares(const struct node *earlier, const struct node *node)
 {
-    if (earlier->op == OP_KIND_matmul && node->op == OP_KIND_matmul)
-        return earlier->u.matmul.x.id == node->u.matmul.x.id;
+    uint32_t x, earlier_x, w;
+    if (is_projection(earlier, &earlier_x, &w) && is_projection(node, &x, &w))
+        return earlier_x == x;
     return earlier->op == OP_KIND_group_picks && node->op == OP_KIND_experts &&
            earlier->u.group_picks.offsets.id == node->u.experts.offsets.id;
 }
@@ -75,7 +84,8 @@ static bool same_results(const struct random_world *r, const struct node *node,
 static const struct lane *peer_of(const struct random_world *r, const struct node *node,
                                   const struct lane *lane)
 {
-    if (node->op == OP_KIND_matmul && in_int8(&r->w, node->u.matmul.w.id)) return &r->lanes[0];
+    uint32_t x, w;
+    if (is_projection(node, &x, &w) && in_int8(&r->w, w)) return &r->lanes[0];
     const struct lane *peer = lane;
     while (peer > r->lanes && peer[-1].features == lane->features) peer--;
     return peer;

@@ -143,7 +143,8 @@ bool in_int8(const struct world *w, uint32_t weight_id)
     case WEIGHT_router_proj:
     case WEIGHT_shared_gate_proj:
     case WEIGHT_alpha_proj:
-    case WEIGHT_beta_proj: return false;
+    case WEIGHT_beta_proj:
+    case WEIGHT_ba_proj: return false;
     default: return w->int8 && wtype_is_packed(weight_of(w, weight_id)->matrix.type);
     }
 }

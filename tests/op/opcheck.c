@@ -22,12 +22,32 @@ static void count(const struct node *node, const char *where, const struct verdi
     if (t->bad++ < SHOWN) printf("# %s: %s: %s\n", name, where, v->text);
 }
 
-static int report(int *line, const char *kind)
+/* Ops of other families than the recorded model's. */
+static bool is_foreign(uint32_t op)
+{
+    switch (op) {
+    case OP_KIND_guess_by_sigmoid:
+    case OP_KIND_affine:
+    case OP_KIND_split_qkvz:
+    case OP_KIND_split_ba:
+    case OP_KIND_sigmoid_router:
+    case OP_KIND_combine_ungated:
+    case OP_KIND_layer_add: return true;
+    default: return false;
+    }
+}
+
+static int report(int *line, const char *kind, bool recorded)
 {
     int failed = tallies[OP_COUNT].bad != 0;
     for (uint32_t op = 0; op < OP_COUNT; op++) {
         const struct tally *t = &tallies[op];
-        bool ok = t->runs > 0 && t->bad == 0;
+        bool absent = recorded && is_foreign(op);
+        bool ok = (t->runs > 0) != absent && t->bad == 0;
+        if (absent && ok) {
+            printf("ok %d - %s, %s # SKIP the model has none\n", ++*line, op_info(op)->name, kind);
+            continue;
+        }
         printf("%sok %d - %s, %s: %u of %u runs right, worst %.2g\n", ok ? "" : "not ", ++*line,
                op_info(op)->name, kind, t->runs - t->bad, t->runs, t->worst);
         failed |= !ok;
@@ -45,10 +65,10 @@ int main(int argc, char **argv)
     uint32_t missed = check_the_checker();
     printf("%sok %d - planted faults are found\n", missed ? "not " : "", ++line);
     check_random_worlds(count);
-    failed |= report(&line, "random");
+    failed |= report(&line, "random", false);
     check_recorded(argv[1], false, count);
-    failed |= report(&line, "recorded, exact");
+    failed |= report(&line, "recorded, exact", true);
     check_recorded(argv[1], true, count);
-    failed |= report(&line, "recorded, fast");
+    failed |= report(&line, "recorded, fast", true);
     return missed || failed;
 }

@@ -3,6 +3,47 @@
 
 #include "opcheck.h"
 
+void gen_split_qkvz(struct world *w, const struct op_split_qkvz *o)
+{
+    fill(w, o->x.id, -3, 3);
+}
+
+/* Where each value of a row comes from: the head, then the place within it. */
+void ref_split_qkvz(const struct world *w, const struct op_split_qkvz *o, struct expected *e)
+{
+    uint32_t width = width_of(w, o->x.id), channels = width_of(w, o->qkv.id);
+    uint32_t values = width_of(w, o->z.id), heads = o->n_k_heads, dk = o->dk;
+    uint32_t head = width / heads, each = values / heads;
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
+        const float *x = floats(w, o->x.id) + (size_t)t * width;
+        for (uint32_t i = 0; i < heads * dk; i++) {
+            e->out[0][(size_t)t * channels + i] = x[i / dk * head + i % dk];
+            e->out[0][(size_t)t * channels + heads * dk + i] = x[i / dk * head + dk + i % dk];
+        }
+        for (uint32_t i = 0; i < values; i++) {
+            const float *v = x + i / each * head + 2 * dk + i % each;
+            e->out[0][(size_t)t * channels + 2 * heads * dk + i] = v[0];
+            e->out[1][(size_t)t * values + i] = v[each];
+        }
+    }
+}
+
+void gen_split_ba(struct world *w, const struct op_split_ba *o)
+{
+    fill(w, o->x.id, -3, 3);
+}
+
+void ref_split_ba(const struct world *w, const struct op_split_ba *o, struct expected *e)
+{
+    uint32_t heads = width_of(w, o->beta.id), each = heads / o->n_k_heads;
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++)
+        for (uint32_t h = 0; h < heads; h++) {
+            const float *x = floats(w, o->x.id) + (size_t)t * 2 * heads + h / each * 2 * each;
+            e->out[0][(size_t)t * heads + h] = x[h % each];
+            e->out[1][(size_t)t * heads + h] = x[each + h % each];
+        }
+}
+
 void gen_conv(struct world *w, const struct op_conv *o)
 {
     fill(w, o->x.id, -3, 3);

@@ -48,34 +48,136 @@ void gen_guess_experts(struct world *w, const struct op_guess_experts *o)
     fill(w, o->x.id, -3, 3);
 }
 
+/* The ids of the k largest of n scores, ascending; of equal scores the lower id. */
+static void largest(const double *scores, uint32_t n, uint32_t k, double *ids)
+{
+    uint32_t slot = 0;
+    for (uint32_t a = 0; a < n; a++) {
+        uint32_t before = 0;
+        for (uint32_t b = 0; b < n; b++)
+            before += scores[b] > scores[a] || (scores[b] == scores[a] && b < a);
+        if (before < k) ids[slot++] = a;
+    }
+}
+
+/* What a router says of a row after its norm. */
+static void guessed_scores(const float *x, uint32_t width, const float *norm, double eps,
+                           const struct wmat *router, double *scores)
+{
+    double squares = 0;
+    for (uint32_t c = 0; c < width; c++) squares += (double)x[c] * (double)x[c];
+    double scale = 1 / sqrt(squares / width + eps);
+    for (uint32_t a = 0; a < router->rows; a++) {
+        scores[a] = 0;
+        for (uint32_t c = 0; c < width; c++)
+            scores[a] += weight_at(router, a, c) * (double)x[c] * scale * (double)norm[c];
+    }
+}
+
+static double *take_scores(uint32_t n)
+{
+    double *scores = calloc(n + 1, sizeof *scores);
+    if (!scores) abort();
+    return scores;
+}
+
 /* The scores in double precision; experts whose scores are so near that rounding decides are rare.
  */
 void ref_guess_experts(const struct world *w, const struct op_guess_experts *o, struct expected *e)
 {
     uint32_t width = width_of(w, o->x.id), n = width_of(w, o->logits.id);
-    const float *norm = weight_of(w, o->norm.id)->values;
-    const struct wmat *router = &weight_of(w, o->router.id)->matrix;
-    double *scores = calloc(n, sizeof *scores);
-    if (!scores) abort();
+    double *scores = take_scores(n);
     for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
-        const float *x = floats(w, o->x.id) + (size_t)t * width;
-        double squares = 0;
-        uint32_t slot = 0;
-        for (uint32_t c = 0; c < width; c++) squares += (double)x[c] * (double)x[c];
-        double scale = 1 / sqrt(squares / width + (double)o->eps);
-        for (uint32_t a = 0; a < n; a++) {
-            scores[a] = 0;
-            for (uint32_t c = 0; c < width; c++)
-                scores[a] += weight_at(router, a, c) * (double)x[c] * scale * (double)norm[c];
-        }
-        for (uint32_t a = 0; a < n; a++) {
-            uint32_t before = 0;
-            for (uint32_t b = 0; b < n; b++)
-                before += scores[b] > scores[a] || (scores[b] == scores[a] && b < a);
-            if (before < o->k) e->out[0][(size_t)t * o->k + slot++] = a;
-        }
+        guessed_scores(floats(w, o->x.id) + (size_t)t * width, width,
+                       weight_of(w, o->norm.id)->values, (double)o->eps,
+                       &weight_of(w, o->router.id)->matrix, scores);
+        largest(scores, n, o->k, e->out[0] + (size_t)t * o->k);
     }
     free(scores);
+}
+
+/* How the sigmoid router chooses: see op sigmoid_router. */
+struct choice {
+    const float *correction;
+    uint32_t n, k, n_groups, top_groups;
+};
+
+/* The sum of the two largest of a group. */
+static double best_two(const double *x, uint32_t n)
+{
+    double best = -INFINITY;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < i; j++) best = fmax(best, x[i] + x[j]);
+    return best;
+}
+
+/* The chosen ids of a row of logits. */
+static void choose_by_sigmoid(const struct choice *c, const double *logits, double *ids)
+{
+    uint32_t each = c->n / c->n_groups;
+    double *scores = take_scores(c->n), *groups = take_scores(c->n_groups);
+    double *best = take_scores(c->n_groups);
+    for (uint32_t i = 0; i < c->n; i++)
+        scores[i] = 1 / (1 + exp(-logits[i])) + (double)c->correction[i];
+    for (uint32_t g = 0; g < c->n_groups; g++) groups[g] = best_two(scores + g * each, each);
+    largest(groups, c->n_groups, c->top_groups, best);
+    for (uint32_t g = 0, b = 0; g < c->n_groups; g++) {
+        bool kept = c->n_groups == 1 || (b < c->top_groups && best[b] == g);
+        b += kept;
+        for (uint32_t i = g * each; i < (g + 1) * each && !kept; i++) scores[i] = -INFINITY;
+    }
+    largest(scores, c->n, c->k, ids);
+    free(scores);
+    free(groups);
+    free(best);
+}
+
+void gen_guess_by_sigmoid(struct world *w, const struct op_guess_by_sigmoid *o)
+{
+    fill(w, o->x.id, -3, 3);
+}
+
+void ref_guess_by_sigmoid(const struct world *w, const struct op_guess_by_sigmoid *o,
+                          struct expected *e)
+{
+    uint32_t width = width_of(w, o->x.id), n = width_of(w, o->logits.id);
+    struct choice c = {weight_of(w, o->correction.id)->values, n, o->k, o->n_groups, o->top_groups};
+    double *logits = take_scores(n);
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
+        guessed_scores(floats(w, o->x.id) + (size_t)t * width, width,
+                       weight_of(w, o->norm.id)->values, (double)o->eps,
+                       &weight_of(w, o->router.id)->matrix, logits);
+        choose_by_sigmoid(&c, logits, e->out[0] + (size_t)t * o->k);
+    }
+    free(logits);
+}
+
+void gen_sigmoid_router(struct world *w, const struct op_sigmoid_router *o)
+{
+    fill(w, o->logits.id, -6, 6);
+}
+
+void ref_sigmoid_router(const struct world *w, const struct op_sigmoid_router *o,
+                        struct expected *e)
+{
+    uint32_t n = width_of(w, o->logits.id);
+    struct choice c = {weight_of(w, o->correction.id)->values, n, o->k, o->n_groups, o->top_groups};
+    double *logits = take_scores(n);
+    for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
+        double *ids = e->out[0] + (size_t)t * o->k, *weights = e->out[1] + (size_t)t * o->k;
+        double sum = 0;
+        for (uint32_t i = 0; i < n; i++) logits[i] = floats(w, o->logits.id)[(size_t)t * n + i];
+        choose_by_sigmoid(&c, logits, ids);
+        for (uint32_t j = 0; j < o->k; j++) {
+            weights[j] = 1 / (1 + exp(-logits[(uint32_t)ids[j]]));
+            sum += weights[j];
+        }
+        for (uint32_t j = 0; j < o->k; j++) {
+            if (o->normalize) weights[j] /= sum;
+            weights[j] *= (double)o->scale;
+        }
+    }
+    free(logits);
 }
 
 /* k distinct ascending ids a row, some experts left without any. */
@@ -226,4 +328,20 @@ void ref_combine(const struct world *w, const struct op_combine *o, struct expec
         e->out[0][i] = (double)floats(w, o->residual.id)[i] + floats(w, o->moe.id)[i] +
                        gate * floats(w, o->shared.id)[i];
     }
+}
+
+void gen_combine_ungated(struct world *w, const struct op_combine_ungated *o)
+{
+    fill(w, o->residual.id, -9, 9);
+    fill(w, o->moe.id, -2, 2);
+    fill(w, o->shared.id, -2, 2);
+}
+
+void ref_combine_ungated(const struct world *w, const struct op_combine_ungated *o,
+                         struct expected *e)
+{
+    size_t n = (size_t)w->batch.n_tokens * width_of(w, o->residual.id);
+    for (size_t i = 0; i < n; i++)
+        e->out[0][i] = (double)floats(w, o->residual.id)[i] + floats(w, o->moe.id)[i] +
+                       floats(w, o->shared.id)[i];
 }

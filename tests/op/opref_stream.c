@@ -48,6 +48,19 @@ void ref_matmul(const struct world *w, const struct op_matmul *o, struct expecte
             in_int8(w, o->w.id), e->out[0]);
 }
 
+void gen_affine(struct world *w, const struct op_affine *o)
+{
+    fill(w, o->x.id, -2, 2);
+}
+
+void ref_affine(const struct world *w, const struct op_affine *o, struct expected *e)
+{
+    const struct wmat *m = &weight_of(w, o->w.id)->matrix;
+    size_t n = (size_t)rows_of(w, o->x.id) * m->rows;
+    product(m, floats(w, o->x.id), rows_of(w, o->x.id), in_int8(w, o->w.id), e->out[0]);
+    for (size_t i = 0; i < n; i++) e->out[0][i] += weight_of(w, o->b.id)->values[i % m->rows];
+}
+
 void gen_residual_add(struct world *w, const struct op_residual_add *o)
 {
     fill(w, o->stream.id, -100, 100);
@@ -58,6 +71,19 @@ void ref_residual_add(const struct world *w, const struct op_residual_add *o, st
 {
     const float *a = floats(w, o->stream.id), *b = floats(w, o->delta.id);
     size_t n = (size_t)w->batch.n_tokens * width_of(w, o->stream.id);
+    for (size_t i = 0; i < n; i++) e->out[0][i] = (double)a[i] + b[i];
+}
+
+void gen_layer_add(struct world *w, const struct op_layer_add *o)
+{
+    fill(w, o->residual.id, -100, 100);
+    fill(w, o->delta.id, -1, 1);
+}
+
+void ref_layer_add(const struct world *w, const struct op_layer_add *o, struct expected *e)
+{
+    const float *a = floats(w, o->residual.id), *b = floats(w, o->delta.id);
+    size_t n = (size_t)w->batch.n_tokens * width_of(w, o->residual.id);
     for (size_t i = 0; i < n; i++) e->out[0][i] = (double)a[i] + b[i];
 }
 

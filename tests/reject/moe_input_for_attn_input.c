@@ -5,10 +5,10 @@ void wire(struct graph *g, buf_moe_input moe, buf_attn_input attn);
 void wire(struct graph *g, buf_moe_input moe, buf_attn_input attn)
 {
 #ifdef ACCEPT
-    push_q_proj(g, attn, WEIGHT(g, q_proj, 32, 16));
+    push_qg_proj(g, attn, WEIGHT(g, qg_proj, 32, 16));
     push_qkv_proj(g, attn, WEIGHT(g, qkv_proj, 32, 16));
 #else
-    push_q_proj(g, moe, WEIGHT(g, q_proj, 32, 16));     /* REJECT */
+    push_qg_proj(g, moe, WEIGHT(g, qg_proj, 32, 16));   /* REJECT */
     push_qkv_proj(g, moe, WEIGHT(g, qkv_proj, 32, 16)); /* REJECT */
 #endif
 }

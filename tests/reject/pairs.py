@@ -45,8 +45,10 @@ OPS(P)
 PROJECTIONS(P)
 #define N(w, in, out) @push push_##w buf_##in,wt_##w,1e-6f buf_##out;
 NORMS(N)
-#define T(in, out) @push push_rope_##out buf_##in,buf_rope_table,8,4 buf_##out;
+#define T(name, in, out) @push push_rope_##name buf_##in,buf_rope_table,8,4 buf_##out;
 ROTATIONS(T)
+#define A(w, b, in, out) @push push_##w##_biased buf_##in,wt_##w,wt_##b buf_##out;
+AFFINES(A)
 """
 
 # What is no id at all.

@@ -2,20 +2,20 @@
 #include "ir/graph.h"
 
 void wire(struct graph *g, buf_attn_input x, buf_qkv_stack qkv, buf_stream stream, wt_k_proj k,
-          wt_q_proj q, wt_conv conv, wt_attn_norm norm, wt_matrix matrix, state_conv state);
+          wt_qg_proj q, wt_conv conv, wt_attn_norm norm, wt_matrix matrix, state_conv state);
 void wire(struct graph *g, buf_attn_input x, buf_qkv_stack qkv, buf_stream stream, wt_k_proj k,
-          wt_q_proj q, wt_conv conv, wt_attn_norm norm, wt_matrix matrix, state_conv state)
+          wt_qg_proj q, wt_conv conv, wt_attn_norm norm, wt_matrix matrix, state_conv state)
 {
 #ifdef ACCEPT
-    push_q_proj(g, x, q);
+    push_qg_proj(g, x, q);
     push_attn_norm(g, stream, norm, 1e-6f);
     PUSH(g, conv, .x = qkv, .w = conv, .state = state);
 #else
-    push_q_proj(g, x, k);                               /* REJECT */
-    push_q_proj(g, x, conv);                            /* REJECT */
-    push_q_proj(g, x, matrix);                          /* REJECT */
-    push_q_proj(g, x, x);                               /* REJECT */
-    push_q_proj(g, q, q);                               /* REJECT */
+    push_qg_proj(g, x, k);                              /* REJECT */
+    push_qg_proj(g, x, conv);                           /* REJECT */
+    push_qg_proj(g, x, matrix);                         /* REJECT */
+    push_qg_proj(g, x, x);                              /* REJECT */
+    push_qg_proj(g, q, q);                              /* REJECT */
     push_attn_norm(g, stream, q, 1e-6f);                /* REJECT */
     PUSH(g, conv, .x = qkv, .w = norm, .state = state); /* REJECT */
     PUSH(g, conv, .x = qkv, .w = conv, .state = conv);  /* REJECT */

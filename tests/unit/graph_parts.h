@@ -32,7 +32,7 @@ static inline void parts_init(struct parts *p)
     p->x = as_stream(PUSH(g, embed, .ids = graph_token_ids(g), .table = WEIGHT(g, embed, 9, 16)));
     graph_set_layer(g, 3);
     p->in = push_attn_norm(g, p->x, WEIGHT(g, attn_norm, 1, HIDDEN), 1e-6f);
-    p->q_stack = push_q_proj(g, p->in, WEIGHT(g, q_proj, 2 * Q_WIDTH, HIDDEN));
+    p->q_stack = push_qg_proj(g, p->in, WEIGHT(g, qg_proj, 2 * Q_WIDTH, HIDDEN));
     p->q = PUSH(g, split_q_gate, .x = p->q_stack, .head_dim = HEAD_DIM);
     p->q_normed = push_q_norm(g, p->q.q, WEIGHT(g, q_norm, 1, HEAD_DIM), 1e-6f);
     buf_k_raw k = push_k_proj(g, p->in, WEIGHT(g, k_proj, KV_WIDTH, HIDDEN));

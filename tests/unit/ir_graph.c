@@ -5,8 +5,8 @@
 
 static void test_weights_and_states_make_sense(void)
 {
-    FAILS("graph: layer 3: q_proj: a weight of 0 x 4", (void)WEIGHT(g, q_proj, 0, 4));
-    FAILS("graph: layer 3: q_proj: a weight of 4 x 0", (void)WEIGHT(g, q_proj, 4, 0));
+    FAILS("graph: layer 3: qg_proj: a weight of 0 x 4", (void)WEIGHT(g, qg_proj, 0, 4));
+    FAILS("graph: layer 3: qg_proj: a weight of 4 x 0", (void)WEIGHT(g, qg_proj, 4, 0));
     FAILS("graph: layer 3: q_norm: a weight of 2 x 4", (void)WEIGHT(g, q_norm, 2, 4));
     FAILS("graph: layer 3: experts: a bank of 0 experts", graph_experts(g, 0, 4, 4));
     FAILS("graph: layer 3: experts: a bank of 0 experts", (void)WEIGHT(g, experts, 4, 4));
@@ -22,14 +22,14 @@ static void test_weights_and_states_make_sense(void)
 /* Ids that types cannot refuse. */
 static void test_ids_that_do_not_fit(void)
 {
-    FAILS("graph: layer 3: q_proj: operand 'x' is missing, stale or of another role",
-          push_q_proj(g, (buf_attn_input){0}, WEIGHT(g, q_proj, 4, HIDDEN)));
-    FAILS("graph: layer 3: q_proj: operand 'w' is missing, stale or of another role",
-          push_q_proj(g, p.in, (wt_q_proj){0}));
-    FAILS("graph: layer 3: q_proj: moe_input where attn_input is meant",
-          push_q_proj(g, (buf_attn_input){p.moe.id}, WEIGHT(g, q_proj, 4, HIDDEN)));
-    FAILS("graph: layer 3: q_proj: operand 'x' is missing, stale or of another role",
-          push_q_proj(g, (buf_attn_input){p.x.id}, WEIGHT(g, q_proj, 4, HIDDEN)));
+    FAILS("graph: layer 3: qg_proj: operand 'x' is missing, stale or of another role",
+          push_qg_proj(g, (buf_attn_input){0}, WEIGHT(g, qg_proj, 4, HIDDEN)));
+    FAILS("graph: layer 3: qg_proj: operand 'w' is missing, stale or of another role",
+          push_qg_proj(g, p.in, (wt_qg_proj){0}));
+    FAILS("graph: layer 3: qg_proj: moe_input where attn_input is meant",
+          push_qg_proj(g, (buf_attn_input){p.moe.id}, WEIGHT(g, qg_proj, 4, HIDDEN)));
+    FAILS("graph: layer 3: qg_proj: operand 'x' is missing, stale or of another role",
+          push_qg_proj(g, (buf_attn_input){p.x.id}, WEIGHT(g, qg_proj, 4, HIDDEN)));
     FAILS("graph: layer 3: attn_norm: residual where stream is meant",
           push_attn_norm(g, (buf_stream){p.residual.id}, WEIGHT(g, attn_norm, 1, HIDDEN), 0));
     FAILS("graph: layer 3: rope: k_normed where q_normed is meant",
@@ -53,11 +53,11 @@ static void test_ids_of_another_graph_are_stale(void)
     graph_init(&old, 4);
     sample_graph(&old, &sample_distinct);
     buf_attn_input stale_x = {id_of(&old, 4)};
-    wt_q_proj stale_w = {id_of(&old, 1)};
-    FAILS("graph: layer 3: q_proj: operand 'x' is missing, stale or of another role",
-          push_q_proj(g, stale_x, WEIGHT(g, q_proj, 4, HIDDEN)));
-    FAILS("graph: layer 3: q_proj: operand 'w' is missing, stale or of another role",
-          push_q_proj(g, p.in, stale_w));
+    wt_qg_proj stale_w = {id_of(&old, 1)};
+    FAILS("graph: layer 3: qg_proj: operand 'x' is missing, stale or of another role",
+          push_qg_proj(g, stale_x, WEIGHT(g, qg_proj, 4, HIDDEN)));
+    FAILS("graph: layer 3: qg_proj: operand 'w' is missing, stale or of another role",
+          push_qg_proj(g, p.in, stale_w));
     FAILS("graph: layer 3: keep: buffer %5 is unknown", graph_keep_id(g, stale_x.id));
     graph_release(&old);
 }
@@ -86,17 +86,17 @@ static void test_first_error_stays(void)
     parts_init(&p);
     struct graph *g = &p.g;
     struct sluice_error err = {0};
-    push_q_proj(g, p.in, WEIGHT(g, q_proj, 4, HIDDEN + 1));
+    push_qg_proj(g, p.in, WEIGHT(g, qg_proj, 4, HIDDEN + 1));
     size_t nodes = g->nodes.n, buffers = g->buffers.n, weights = g->weights.n;
     graph_set_layer(g, 8);
     CHECK(push_moe_norm(g, p.residual, (wt_moe_norm){0}, 0).id == 0);
-    CHECK(push_q_proj(g, p.in, WEIGHT(g, q_proj, 4, HIDDEN)).id == 0);
+    CHECK(push_qg_proj(g, p.in, WEIGHT(g, qg_proj, 4, HIDDEN)).id == 0);
     CHECK(graph_state_kv(g, 1, 1).id == 0 && graph_token_ids(g).id == 0);
     graph_keep(g, p.in);
     CHECK(g->nodes.n == nodes && g->buffers.n == buffers && g->weights.n == weights);
     for (int again = 0; again < 2; again++) {
         CHECK(graph_finish(g, &err) == SLUICE_E_INTERNAL);
-        CHECK(strcmp(err.message, "graph: layer 3: q_proj: row width is 16 where 17 is needed") ==
+        CHECK(strcmp(err.message, "graph: layer 3: qg_proj: row width is 16 where 17 is needed") ==
               0);
         CHECK(err.code == SLUICE_E_INTERNAL);
     }

@@ -17,7 +17,7 @@ static void test_shapes_of_the_stream(void)
                       WEIGHT(g, k_norm, 1, 5), 1e-6f));
     FAILS("graph: layer 3: residual_add: width of delta is 15 where 16 is needed",
           PUSH(g, residual_add, .stream = p.x,
-               .delta = push_o_proj(
+               .delta = push_og_proj(
                    g,
                    PUSH(g, sigmoid_gate,
                         .x = PUSH(g, attention, .q = push_rope_q(g, p.q_normed, p.table, 6, 4),
@@ -26,7 +26,7 @@ static void test_shapes_of_the_stream(void)
                                                 .v = p.v, .cache = graph_state_kv(g, 2, 6)),
                                   .n_heads = 4),
                         .gate = p.q.gate),
-                   WEIGHT(g, o_proj, 15, Q_WIDTH))));
+                   WEIGHT(g, og_proj, 15, Q_WIDTH))));
     FAILS("graph: layer 3: tail_norm: width of the weight is 2 where 16 is needed",
           buf_tail_hidden t = PUSH(g, select_rows, .x = p.x, .rows = graph_output_rows(g));
           push_tail_norm(g, t, WEIGHT(g, tail_norm, 1, 2), 1e-6f));
@@ -102,7 +102,7 @@ static void test_shapes_of_attention(void)
           push_attended(&p, 2, 6, UINT32_MAX));
     FAILS("graph: layer 3: sigmoid_gate: width of the gate is 12 where 24 is needed",
           struct q_and_gate other =
-              PUSH(g, split_q_gate, .x = push_q_proj(g, p.in, WEIGHT(g, q_proj, 24, HIDDEN)),
+              PUSH(g, split_q_gate, .x = push_qg_proj(g, p.in, WEIGHT(g, qg_proj, 24, HIDDEN)),
                    .head_dim = HEAD_DIM);
           buf_attn_out x = {build_buffer(g, ROLE_attn_out, Q_WIDTH)};
           PUSH(g, sigmoid_gate, .x = x, .gate = other.gate));

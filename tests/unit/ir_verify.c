@@ -99,8 +99,8 @@ static void test_messages_of_leftovers(void)
     struct graph m = changeable(&g);
     m.finished = false;
     graph_set_layer(&m, 5);
-    (void)WEIGHT(&m, q_proj, 3, 4);
-    refuse(&m, "graph: layer 5: weight q_proj is never used");
+    (void)WEIGHT(&m, qg_proj, 3, 4);
+    refuse(&m, "graph: layer 5: weight qg_proj is never used");
     m.weights.n--;
     graph_state_conv(&m, 2, 2);
     refuse(&m, "graph: layer 5: state conv is never used");

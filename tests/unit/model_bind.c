@@ -176,7 +176,7 @@ static void test_other_float_types(void)
     CHECK(bound(&o, WEIGHT_tail_norm)->values[0] == 2 &&
           bound(&o, WEIGHT_tail_norm)->values[1] == -1);
     CHECK(bound(&o, WEIGHT_lm_head)->matrix.type == WTYPE_F32);
-    CHECK(bound(&o, WEIGHT_o_proj)->matrix.type == WTYPE_F16);
+    CHECK(bound(&o, WEIGHT_og_proj)->matrix.type == WTYPE_F16);
     close_tiny(&o);
     tiny_release(&t);
 }

@@ -246,7 +246,7 @@ static void test_overrides(void)
         tiny_pack(&t, O_PROJ, 4, 32);
         tiny_field(&t, sections[i]);
         open_good(&o, &t);
-        const struct wmat *m = &bound(&o, WEIGHT_o_proj)->matrix;
+        const struct wmat *m = &bound(&o, WEIGHT_og_proj)->matrix;
         CHECK(m->type == WTYPE_Q4 && m->group == 32 && m->rows == 32 && m->cols == 32, "%d", i);
         CHECK(bound(&o, WEIGHT_lm_head)->matrix.type == WTYPE_BF16);
         CHECK(wmat_bytes(m) == 32 * (16 + 4));

@@ -79,15 +79,20 @@ static inline uint32_t random_rows(const struct sample_dims *d, enum weight_role
 {
     uint32_t values = d->v_heads * d->dv;
     switch (role) {
-    case WEIGHT_q_proj: return 2 * d->heads * d->head_dim;
+    case WEIGHT_qg_proj: return 2 * d->heads * d->head_dim;
+    case WEIGHT_q_proj: return d->heads * d->head_dim;
     case WEIGHT_k_proj:
     case WEIGHT_v_proj: return d->kv_heads * d->head_dim;
     case WEIGHT_qkv_proj: return 2 * d->k_heads * d->dk + values;
+    case WEIGHT_qkvz_proj: return 2 * d->k_heads * d->dk + 2 * values;
+    case WEIGHT_ba_proj: return 2 * d->v_heads;
     case WEIGHT_z_proj: return values;
     case WEIGHT_alpha_proj:
     case WEIGHT_beta_proj: return d->v_heads;
     case WEIGHT_router_proj: return d->experts;
     case WEIGHT_shared_gate_proj: return 1;
+    case WEIGHT_mlp_gate_proj:
+    case WEIGHT_mlp_up_proj:
     case WEIGHT_shared_ffn_gate_proj:
     case WEIGHT_shared_ffn_up_proj: return d->shared_inter;
     case WEIGHT_lm_head: return d->vocab;
@@ -99,8 +104,10 @@ static inline uint32_t random_rows(const struct sample_dims *d, enum weight_role
 static inline uint32_t random_cols(const struct sample_dims *d, enum role in)
 {
     switch (in) {
+    case ROLE_attn_out:
     case ROLE_attn_gated: return d->heads * d->head_dim;
     case ROLE_value_out: return d->v_heads * d->dv;
+    case ROLE_mlp_act:
     case ROLE_shared_ffn_act: return d->shared_inter;
     case ROLE_q_raw:
     case ROLE_k_raw: return d->head_dim;
@@ -130,16 +137,42 @@ static inline void random_projection(struct random_graph *r, struct graph *g, en
     }
 }
 
+static inline void random_affine(struct random_graph *r, struct graph *g, enum weight_role w)
+{
+    const struct sample_dims *d = &r->d;
+    uint32_t rows = random_rows(d, w);
+    switch (w) {
+#define A(weight, bias, in, out)                                                                   \
+    case WEIGHT_##weight:                                                                          \
+        if (HAVE(in))                                                                              \
+            PUT(out, push_##weight##_biased(g, ID(in),                                             \
+                                            WEIGHT(g, weight, rows, random_cols(d, ROLE_##in)),    \
+                                            WEIGHT(g, bias, 1, random_dim(r, rows))));             \
+        break;
+        AFFINES(A)
+#undef A
+    default: break;
+    }
+}
+
+/* Columns of a norm of rows of that role: a head, or sometimes all heads together. */
+static inline uint32_t random_run(struct random_graph *r, enum role in)
+{
+    const struct sample_dims *d = &r->d;
+    bool whole = r->below(r->source, 4) == 0;
+    if (in == ROLE_k_raw && whole) return d->kv_heads * d->head_dim;
+    return random_cols(d, in);
+}
+
 static inline void random_norm(struct random_graph *r, struct graph *g, enum weight_role w)
 {
     switch (w) {
 #define N(weight, in, out)                                                                         \
     case WEIGHT_##weight:                                                                          \
         if (HAVE(in))                                                                              \
-            PUT(out,                                                                               \
-                push_##weight(g, ID(in),                                                           \
-                              WEIGHT(g, weight, 1, random_dim(r, random_cols(&r->d, ROLE_##in))),  \
-                              1e-6f));                                                             \
+            PUT(out, push_##weight(g, ID(in),                                                      \
+                                   WEIGHT(g, weight, 1, random_dim(r, random_run(r, ROLE_##in))),  \
+                                   1e-6f));                                                        \
         break;
         NORMS(N)
 #undef N
@@ -168,6 +201,11 @@ static inline void random_attention(struct random_graph *r, struct graph *g, uin
                            random_dim(r, d->rotary_dim)));
     } else if (which == 2 && HAVE(k_normed) && HAVE(rope_table)) {
         PUT(k, push_rope_k(g, ID(k_normed), ID(rope_table), d->head_dim, d->rotary_dim));
+    } else if (which == 6 && HAVE(q_raw) && HAVE(rope_table)) {
+        PUT(q, push_rope_raw_q(g, ID(q_raw), ID(rope_table), d->head_dim, d->rotary_dim));
+    } else if (which == 7 && HAVE(k_raw) && HAVE(rope_table)) {
+        PUT(k, push_rope_raw_k(g, ID(k_raw), ID(rope_table), random_dim(r, d->head_dim),
+                               d->rotary_dim));
     } else if (which == 3) {
         random_cache(r, g);
     } else if (which == 4 && HAVE(q) && r->n_ready) {
@@ -187,6 +225,16 @@ static inline void random_delta(struct random_graph *r, struct graph *g, uint32_
         state_conv state = graph_state_conv(g, random_dim(r, d->conv_width), channels);
         PUT(conv_out, PUSH(g, conv, .x = ID(qkv_stack),
                            .w = WEIGHT(g, conv, d->conv_width, channels), .state = state));
+    } else if (which == 5 && HAVE(qkvz_stack)) {
+        struct qkv_and_z split = PUSH(g, split_qkvz, .x = ID(qkvz_stack),
+                                      .n_k_heads = random_dim(r, d->k_heads), .dk = d->dk);
+        PUT(qkv_stack, split.qkv);
+        PUT(z_stack, split.z);
+    } else if (which == 6 && HAVE(ba_stack)) {
+        struct beta_and_alpha split =
+            PUSH(g, split_ba, .x = ID(ba_stack), .n_k_heads = random_dim(r, d->k_heads));
+        PUT(beta_stack, split.beta);
+        PUT(alpha_stack, split.alpha);
     } else if (which == 1 && HAVE(conv_out)) {
         PUT(delta_qkv,
             PUSH(g, delta_norm, .x = ID(conv_out), .n_k_heads = random_dim(r, d->k_heads),
@@ -216,6 +264,20 @@ static inline void random_experts(struct random_graph *r, struct graph *g, uint3
             PUSH(g, router, .logits = ID(router_logits), .k = random_dim(r, d->picks));
         PUT(router_ids, picks.ids);
         PUT(router_weights, picks.weights);
+    } else if (which == 6 && HAVE(router_logits)) {
+        struct picks picks =
+            PUSH(g, sigmoid_router, .logits = ID(router_logits),
+                 .correction = WEIGHT(g, router_correction, 1, random_dim(r, d->experts)),
+                 .k = random_dim(r, d->picks), .n_groups = random_dim(r, 1), .top_groups = 1);
+        PUT(router_ids, picks.ids);
+        PUT(router_weights, picks.weights);
+    } else if (which == 7 && HAVE(stream)) {
+        PUSH(g, guess_by_sigmoid, .x = ID(stream), .norm = WEIGHT(g, moe_norm, 1, d->hidden),
+             .router = WEIGHT(g, router_proj, d->experts, d->hidden),
+             .correction = WEIGHT(g, router_correction, 1, d->experts),
+             .bank = graph_experts(g, random_dim(r, d->experts), d->expert_inter, d->hidden),
+             .k = random_dim(r, d->picks), .n_groups = 1, .top_groups = random_dim(r, 1),
+             .eps = 1e-6f);
     } else if (which == 1 && HAVE(router_ids)) {
         struct grouped_picks grouped =
             PUSH(g, group_picks, .ids = ID(router_ids), .n_experts = random_dim(r, d->experts));
@@ -252,6 +314,15 @@ static inline void random_block(struct random_graph *r, struct graph *g, uint32_
         PUT(residual, PUSH(g, residual_add, .stream = ID(stream), .delta = ID(attn_proj)));
     } else if (which == 1 && HAVE(shared_ffn_gate) && HAVE(shared_ffn_up)) {
         PUT(shared_ffn_act, push_shared_swiglu(g, ID(shared_ffn_gate), ID(shared_ffn_up)));
+    } else if (which == 3 && HAVE(mlp_gate) && HAVE(mlp_up)) {
+        PUT(mlp_act, push_mlp_swiglu(g, ID(mlp_gate), ID(mlp_up)));
+    } else if (which == 4 && HAVE(residual) && HAVE(moe_sum) && HAVE(shared_out)) {
+        random_stream(r, as_stream(PUSH(g, combine_ungated, .residual = ID(residual),
+                                        .moe = ID(moe_sum), .shared = ID(shared_out))));
+    } else if (which == 5 && HAVE(residual) && (HAVE(mlp_out) || HAVE(moe_sum))) {
+        buf_layer_delta delta =
+            HAVE(mlp_out) ? as_layer_delta(ID(mlp_out)) : as_layer_delta(ID(moe_sum));
+        random_stream(r, as_stream(PUSH(g, layer_add, .residual = ID(residual), .delta = delta)));
     } else if (which == 2 && HAVE(residual) && HAVE(moe_sum) && HAVE(shared_out) &&
                HAVE(shared_gate)) {
         random_stream(r, as_stream(PUSH(g, combine, .residual = ID(residual), .moe = ID(moe_sum),
@@ -260,15 +331,21 @@ static inline void random_block(struct random_graph *r, struct graph *g, uint32_
 }
 
 struct random_step {
-    char family; /* p: projection, n: norm, a, d, e, b: the functions above */
+    char family; /* p: projection, f: with a bias, n: norm, a, d, e, b: the functions above */
     uint8_t which;
 };
 
 /* The ops of a layer in an order in which each finds what it needs. */
 static const struct random_step random_steps[] = {
     {'e', 5},
+    {'e', 7},
     {'n', WEIGHT_attn_norm},
+    {'p', WEIGHT_qg_proj},
+    {'f', WEIGHT_qg_proj},
     {'p', WEIGHT_q_proj},
+    {'f', WEIGHT_q_proj},
+    {'f', WEIGHT_k_proj},
+    {'f', WEIGHT_v_proj},
     {'p', WEIGHT_k_proj},
     {'p', WEIGHT_v_proj},
     {'a', 0},
@@ -276,10 +353,19 @@ static const struct random_step random_steps[] = {
     {'n', WEIGHT_k_norm},
     {'a', 1},
     {'a', 2},
+    {'a', 6},
+    {'a', 7},
     {'a', 3},
     {'a', 4},
     {'a', 5},
+    {'p', WEIGHT_og_proj},
+    {'f', WEIGHT_og_proj},
     {'p', WEIGHT_o_proj},
+    {'f', WEIGHT_o_proj},
+    {'p', WEIGHT_qkvz_proj},
+    {'p', WEIGHT_ba_proj},
+    {'d', 5},
+    {'d', 6},
     {'p', WEIGHT_qkv_proj},
     {'p', WEIGHT_z_proj},
     {'p', WEIGHT_alpha_proj},
@@ -291,9 +377,15 @@ static const struct random_step random_steps[] = {
     {'d', 4},
     {'p', WEIGHT_delta_proj},
     {'b', 0},
+    {'n', WEIGHT_mlp_norm},
+    {'p', WEIGHT_mlp_gate_proj},
+    {'p', WEIGHT_mlp_up_proj},
+    {'b', 3},
+    {'p', WEIGHT_mlp_down_proj},
     {'n', WEIGHT_moe_norm},
     {'p', WEIGHT_router_proj},
     {'e', 0},
+    {'e', 6},
     {'e', 1},
     {'e', 2},
     {'e', 3},
@@ -304,12 +396,15 @@ static const struct random_step random_steps[] = {
     {'b', 1},
     {'p', WEIGHT_shared_ffn_down_proj},
     {'b', 2},
+    {'b', 4},
+    {'b', 5},
 };
 
 static inline void random_op(struct random_graph *r, struct random_step step)
 {
     switch (step.family) {
     case 'p': random_projection(r, r->g, (enum weight_role)step.which); break;
+    case 'f': random_affine(r, r->g, (enum weight_role)step.which); break;
     case 'n': random_norm(r, r->g, (enum weight_role)step.which); break;
     case 'a': random_attention(r, r->g, step.which); break;
     case 'd': random_delta(r, r->g, step.which); break;

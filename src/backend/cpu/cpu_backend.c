@@ -24,9 +24,21 @@ static bool uses_int8(const struct cpu_backend *be, const struct weight_decl *de
     case WEIGHT_router_proj:
     case WEIGHT_shared_gate_proj:
     case WEIGHT_alpha_proj:
-    case WEIGHT_beta_proj: return false;
+    case WEIGHT_beta_proj:
+    case WEIGHT_ba_proj: return false;
     default: return be->options.int8 && wtype_is_packed(w->type);
     }
+}
+
+/* The weight and the input of a projection, with a bias or without. */
+static bool is_projection(const struct cpu_backend *be, const struct node *node, uint32_t *w,
+                          const struct buffer **x)
+{
+    if (node->op != OP_KIND_matmul && node->op != OP_KIND_affine) return false;
+    bool plain = node->op == OP_KIND_matmul;
+    *w = plain ? WEIGHT_INDEX(node->u.matmul.w) : WEIGHT_INDEX(node->u.affine.w);
+    *x = plain ? BUFFER_DECL(be, node->u.matmul.x) : BUFFER_DECL(be, node->u.affine.x);
+    return true;
 }
 
 /*
@@ -40,10 +52,10 @@ static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
     *max_values = 0;
     for (uint32_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
-        if (node->op != OP_KIND_matmul) continue;
-        uint32_t w = WEIGHT_INDEX(node->u.matmul.w);
+        uint32_t w;
+        const struct buffer *x;
+        if (!is_projection(be, node, &w, &x)) continue;
         if (!uses_int8(be, &g->weights.items[w], &be->weights[w].matrix)) continue;
-        const struct buffer *x = BUFFER_DECL(be, node->u.matmul.x);
         be->node_mode[n] = x == held ? NODE_INT8 : NODE_QUANTIZE;
         held = x;
         uint64_t rows = plan_rows(role_rows(x->role), be->options.dims, g->n_picks);

@@ -5,6 +5,40 @@
 
 #include "backend/cpu/cpu_internal.h"
 
+void cpu_split_qkvz(const struct task *t, const struct node *node)
+{
+    const struct op_split_qkvz *op = &node->u.split_qkvz;
+    size_t heads = op->n_k_heads, dk = op->dk, values = WIDTH(t, op->z), each = values / heads;
+    size_t width = WIDTH(t, op->x);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->x), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        float *q = BUF(t, op->qkv) + r * WIDTH(t, op->qkv), *k = q + heads * dk,
+              *v = k + heads * dk;
+        float *z = BUF(t, op->z) + r * values;
+        for (size_t h = 0; h < heads; h++) {
+            const float *x = BUF(t, op->x) + r * width + h * (width / heads);
+            memcpy(q + h * dk, x, dk * sizeof *q);
+            memcpy(k + h * dk, x + dk, dk * sizeof *k);
+            memcpy(v + h * each, x + 2 * dk, each * sizeof *v);
+            memcpy(z + h * each, x + 2 * dk + each, each * sizeof *z);
+        }
+    }
+}
+
+void cpu_split_ba(const struct task *t, const struct node *node)
+{
+    const struct op_split_ba *op = &node->u.split_ba;
+    size_t each = WIDTH(t, op->beta) / op->n_k_heads;
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->x) * op->n_k_heads, 1, &begin, &end);
+    for (size_t h = begin; h < end; h++) {
+        const float *x = BUF(t, op->x) + h * 2 * each;
+        memcpy(BUF(t, op->beta) + h * each, x, each * sizeof *x);
+        memcpy(BUF(t, op->alpha) + h * each, x + each, each * sizeof *x);
+    }
+}
+
 /*
  * Row t of the convolution's window over [state rows; batch rows], t counted from the oldest state
  * row.

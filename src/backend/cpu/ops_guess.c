@@ -65,38 +65,86 @@ static void list_row(struct cpu_backend *be, const int32_t *ids, float *weights,
     }
 }
 
-static void guess_from(const struct task *t, const struct op_guess_experts *op)
+/* What both guesses have. */
+struct guess {
+    const float *x, *norm;
+    const struct wmat *router;
+    const struct expert_bank *bank;
+    float *input, *logits, *weights;
+    int32_t *ids;
+    uint32_t rows, k;
+    float eps;
+    const struct sigmoid_choice *sigmoid; /* NULL: a softmax */
+};
+
+/* The scores of all rows: norm, then router. */
+static void guess_scores(const struct task *t, const struct guess *g)
 {
-    uint32_t n = 0, rows = N_ROWS(t, op->ids);
-    for (uint32_t r = 0; r < rows; r++)
-        list_row(t->be, BUF_I32(t, op->ids) + (size_t)r * op->k,
-                 BUF(t, op->weights) + (size_t)r * op->k, op->k, &n);
-    tell_store(t->be, WT(t, op->bank)->bank, n);
+    const struct wmat *w = g->router;
+    size_t width = w->cols;
+    uint32_t begin, end;
+    share(t, g->rows, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->rms_norm(g->x + r * width, g->norm, (uint32_t)width, g->eps, g->input + r * width);
+    pool_barrier(t->be->pool);
+    share(t, w->rows, ROW_GRAIN, &begin, &end);
+    if (begin < end)
+        t->k->matmul_f32[w->type](w, begin, end, g->input, w->cols, g->rows, g->logits, w->rows,
+                                  scratch_of(t));
+    pool_barrier(t->be->pool);
 }
+
+static void guess_row(const struct task *t, const struct guess *g, size_t r)
+{
+    uint32_t n = g->router->rows;
+    const float *logits = g->logits + r * n;
+    int32_t *ids = g->ids + r * g->k;
+    float *weights = g->weights + r * g->k;
+    if (g->sigmoid)
+        t->k->sigmoid_top_k(logits, n, g->sigmoid, ids, weights, scratch_of(t));
+    else
+        t->k->softmax_top_k(logits, n, g->k, true, ids, weights, scratch_of(t));
+}
+
+static void guess(const struct task *t, const struct guess *g)
+{
+    if (t->be->prefetch != PREFETCH_ROUTER) return;
+    uint32_t begin, end, n = 0;
+    guess_scores(t, g);
+    share(t, g->rows, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) guess_row(t, g, r);
+    pool_barrier(t->be->pool);
+    if (t->thread != 0) return;
+    for (size_t r = 0; r < g->rows; r++)
+        list_row(t->be, g->ids + r * g->k, g->weights + r * g->k, g->k, &n);
+    tell_store(t->be, g->bank, n);
+}
+
+#define GUESS(op)                                                                                  \
+    {                                                                                              \
+        .x = BUF(t, op->x), .norm = WT(t, op->norm)->values, .router = &WT(t, op->router)->matrix, \
+        .bank = WT(t, op->bank)->bank, .input = BUF(t, op->input), .logits = BUF(t, op->logits),   \
+        .weights = BUF(t, op->weights), .ids = BUF_I32(t, op->ids), .rows = N_ROWS(t, op->x),      \
+        .k = op->k, .eps = op->eps                                                                 \
+    }
 
 void cpu_guess_experts(const struct task *t, const struct node *node)
 {
     const struct op_guess_experts *op = &node->u.guess_experts;
-    if (t->be->prefetch != PREFETCH_ROUTER) return;
-    const struct wmat *w = &WT(t, op->router)->matrix;
-    size_t width = WIDTH(t, op->input), n_experts = WIDTH(t, op->logits);
-    uint32_t rows = N_ROWS(t, op->x), begin, end;
-    float *input = BUF(t, op->input), *logits = BUF(t, op->logits);
-    share(t, rows, 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->rms_norm(BUF(t, op->x) + r * width, WT(t, op->norm)->values, (uint32_t)width, op->eps,
-                       input + r * width);
-    pool_barrier(t->be->pool);
-    share(t, w->rows, ROW_GRAIN, &begin, &end);
-    if (begin < end)
-        t->k->matmul_f32[w->type](w, begin, end, input, w->cols, rows, logits, w->rows,
-                                  scratch_of(t));
-    pool_barrier(t->be->pool);
-    share(t, rows, 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->softmax_top_k(logits + r * n_experts, (uint32_t)n_experts, op->k, true,
-                            BUF_I32(t, op->ids) + r * op->k, BUF(t, op->weights) + r * op->k,
-                            scratch_of(t));
-    pool_barrier(t->be->pool);
-    if (t->thread == 0) guess_from(t, op);
+    struct guess g = GUESS(op);
+    guess(t, &g);
 }
+
+void cpu_guess_by_sigmoid(const struct task *t, const struct node *node)
+{
+    const struct op_guess_by_sigmoid *op = &node->u.guess_by_sigmoid;
+    struct sigmoid_choice how = {.correction = WT(t, op->correction)->values,
+                                 .k = op->k,
+                                 .n_groups = op->n_groups,
+                                 .top_groups = op->top_groups,
+                                 .scale = 1};
+    struct guess g = GUESS(op);
+    g.sigmoid = &how;
+    guess(t, &g);
+}
+#undef GUESS

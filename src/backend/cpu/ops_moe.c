@@ -4,33 +4,56 @@
 #include "backend/cpu/cpu_internal.h"
 
 /* The caller's choice instead of the router's, with equal weights. */
-static void route_by_hook(const struct task *t, const struct node *node)
+static void route_by_hook(const struct task *t, uint32_t layer, uint32_t n, uint32_t k,
+                          int32_t *ids, float *weights)
 {
-    const struct op_router *op = &node->u.router;
     const struct cpu_routing *routing = &t->be->options.routing;
-    int32_t *ids = BUF_I32(t, op->ids);
-    float *weights = BUF(t, op->weights);
-    uint32_t n = N_ROWS(t, op->logits);
     for (uint32_t r = 0; r < n; r++)
-        routing->route(routing->user, node->layer, t->be->tokens + r, op->k,
-                       ids + (size_t)r * op->k);
-    for (size_t i = 0; i < (size_t)n * op->k; i++) weights[i] = 1.0f / (float)op->k;
+        routing->route(routing->user, layer, t->be->tokens + r, k, ids + (size_t)r * k);
+    for (size_t i = 0; i < (size_t)n * k; i++) weights[i] = 1.0f / (float)k;
+}
+
+/* Whether a hook chooses; thread 0 asks it. */
+static bool is_hooked(const struct task *t, const struct node *node, uint32_t n, uint32_t k,
+                      int32_t *ids, float *weights)
+{
+    bool hooked = t->be->options.routing.route != NULL;
+    if (hooked && t->thread == 0) route_by_hook(t, node->layer, n, k, ids, weights);
+    return hooked;
 }
 
 void cpu_router(const struct task *t, const struct node *node)
 {
     const struct op_router *op = &node->u.router;
-    if (t->be->options.routing.route) {
-        if (t->thread == 0) route_by_hook(t, node);
-        return;
-    }
+    int32_t *ids = BUF_I32(t, op->ids);
+    float *weights = BUF(t, op->weights);
     size_t n_experts = WIDTH(t, op->logits);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->logits), 1, &begin, &end);
+    uint32_t n = N_ROWS(t, op->logits), begin, end;
+    if (is_hooked(t, node, n, op->k, ids, weights)) return;
+    share(t, n, 1, &begin, &end);
     for (size_t r = begin; r < end; r++)
         t->k->softmax_top_k(BUF(t, op->logits) + r * n_experts, (uint32_t)n_experts, op->k,
-                            op->normalize, BUF_I32(t, op->ids) + r * op->k,
-                            BUF(t, op->weights) + r * op->k, scratch_of(t));
+                            op->normalize, ids + r * op->k, weights + r * op->k, scratch_of(t));
+}
+
+void cpu_sigmoid_router(const struct task *t, const struct node *node)
+{
+    const struct op_sigmoid_router *op = &node->u.sigmoid_router;
+    int32_t *ids = BUF_I32(t, op->ids);
+    float *weights = BUF(t, op->weights);
+    size_t n_experts = WIDTH(t, op->logits);
+    uint32_t n = N_ROWS(t, op->logits), begin, end;
+    if (is_hooked(t, node, n, op->k, ids, weights)) return;
+    struct sigmoid_choice how = {WT(t, op->correction)->values,
+                                 op->k,
+                                 op->n_groups,
+                                 op->top_groups,
+                                 op->normalize,
+                                 op->scale};
+    share(t, n, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->sigmoid_top_k(BUF(t, op->logits) + r * n_experts, (uint32_t)n_experts, &how,
+                            ids + r * op->k, weights + r * op->k, scratch_of(t));
 }
 
 /* The experts with picks, ascending. */
@@ -300,4 +323,17 @@ void cpu_combine(const struct task *t, const struct node *node)
         t->k->combine(BUF(t, op->residual) + r * width, BUF(t, op->moe) + r * width,
                       BUF(t, op->shared) + r * width, BUF(t, op->gate)[r], (uint32_t)width,
                       BUF(t, op->y) + r * width);
+}
+
+void cpu_combine_ungated(const struct task *t, const struct node *node)
+{
+    const struct op_combine_ungated *op = &node->u.combine_ungated;
+    size_t width = WIDTH(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        float *y = BUF(t, op->y) + r * width;
+        t->k->add(BUF(t, op->moe) + r * width, BUF(t, op->shared) + r * width, (uint32_t)width, y);
+        t->k->add(BUF(t, op->residual) + r * width, y, (uint32_t)width, y);
+    }
 }

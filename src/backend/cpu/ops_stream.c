@@ -43,15 +43,10 @@ static void quantize_input(const struct task *t, const float *x, uint32_t n, uin
 
 enum { ROW_GRAIN = 16 };
 
-void cpu_matmul(const struct task *t, const struct node *node)
+/* Rows [begin, end) of W x for n rows of x. */
+static void project(const struct task *t, enum node_mode mode, const struct wmat *w, const float *x,
+                    uint32_t n, uint32_t begin, uint32_t end, float *y)
 {
-    const struct op_matmul *op = &node->u.matmul;
-    const struct wmat *w = &WT(t, op->w)->matrix;
-    const float *x = BUF(t, op->x);
-    float *y = BUF(t, op->y);
-    uint32_t n = N_ROWS(t, op->x), begin, end;
-    share(t, w->rows, ROW_GRAIN, &begin, &end);
-    enum node_mode mode = t->be->node_mode[node - t->be->graph->nodes.items];
     if (mode == NODE_QUANTIZE) quantize_input(t, x, n, w->cols);
     if (begin == end) return;
     if (mode == NODE_F32)
@@ -59,6 +54,30 @@ void cpu_matmul(const struct task *t, const struct node *node)
     else
         t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense.act, 0, n, y, w->rows,
                                  scratch_of(t));
+}
+
+void cpu_matmul(const struct task *t, const struct node *node)
+{
+    const struct op_matmul *op = &node->u.matmul;
+    const struct wmat *w = &WT(t, op->w)->matrix;
+    enum node_mode mode = t->be->node_mode[node - t->be->graph->nodes.items];
+    uint32_t begin, end;
+    share(t, w->rows, ROW_GRAIN, &begin, &end);
+    project(t, mode, w, BUF(t, op->x), N_ROWS(t, op->x), begin, end, BUF(t, op->y));
+}
+
+void cpu_affine(const struct task *t, const struct node *node)
+{
+    const struct op_affine *op = &node->u.affine;
+    const struct wmat *w = &WT(t, op->w)->matrix;
+    enum node_mode mode = t->be->node_mode[node - t->be->graph->nodes.items];
+    uint32_t n = N_ROWS(t, op->x), begin, end;
+    share(t, w->rows, ROW_GRAIN, &begin, &end);
+    project(t, mode, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
+    for (size_t r = 0; r < n; r++) {
+        float *y = BUF(t, op->y) + r * w->rows + begin;
+        t->k->add(y, WT(t, op->b)->values + begin, end - begin, y);
+    }
 }
 
 void cpu_residual_add(const struct task *t, const struct node *node)
@@ -72,6 +91,17 @@ void cpu_residual_add(const struct task *t, const struct node *node)
     share(t, N_ROWS(t, op->y), 1, &begin, &end);
     for (size_t r = begin; r < end; r++)
         t->k->add(a + r * width, b + r * width, (uint32_t)width, y + r * width);
+}
+
+void cpu_layer_add(const struct task *t, const struct node *node)
+{
+    const struct op_layer_add *op = &node->u.layer_add;
+    size_t width = WIDTH(t, op->y);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        t->k->add(BUF(t, op->residual) + r * width, BUF(t, op->delta) + r * width, (uint32_t)width,
+                  BUF(t, op->y) + r * width);
 }
 
 void cpu_select_rows(const struct task *t, const struct node *node)
