@@ -10,7 +10,7 @@
 /* What to do with the values of a VECTOR or CONV weight on its way to f32. */
 enum vector_transform {
     VECTOR_AS_IS,
-    VECTOR_CENTRED, /* checkpoints in the original layout store w - 1 */
+    VECTOR_NORM,    /* a family that is centred stores w - 1 in the original layout */
     VECTOR_NEG_EXP, /* -exp(w) */
 };
 
@@ -23,9 +23,16 @@ struct weight_source {
     enum vector_transform transform;
 };
 
+/* A role whose name is not the common one. */
+struct weight_rename {
+    enum weight_role role;
+    const char *name;
+};
+
 struct arch {
     const char *model_type;              /* of the text model's config */
-    const struct weight_source *sources; /* [WEIGHT_COUNT] */
+    const struct weight_rename *renames; /* ends with name NULL; NULL: none */
+    bool centred;                        /* norms; see VECTOR_NORM */
     /*
      * Reads config, fills the shape fields of model and pushes its graph. options->n_picks is
      * already checked against nothing: the family does that.
@@ -37,6 +44,11 @@ struct arch {
 #define A(name, type) extern const struct arch arch_##name;
 #include "model/arch.def"
 #undef A
+
+/* The common name and transform of a role (hf_names.c). */
+const struct weight_source *arch_source(enum weight_role role);
+/* The family's own name of a role, or NULL. */
+const char *arch_rename(const struct arch *arch, enum weight_role role);
 
 /* The family of that model_type, or NULL. */
 const struct arch *arch_find(const char *model_type);

@@ -34,11 +34,9 @@ static enum sluice_status find_layout(struct binder *b)
 }
 
 /* prefix + pattern, with '#' replaced by the layer; "" when there is none, or it is too long. */
-static void source_name(const struct binder *b, const struct weight_decl *decl, char *out,
-                        size_t cap)
+static void fill_pattern(const struct binder *b, const struct weight_decl *decl,
+                         const char *pattern, char *out, size_t cap)
 {
-    const char *pattern =
-        b->gguf ? gguf_weight_name(b->gguf, decl->role) : b->arch->sources[decl->role].name;
     const char *prefix = decl->role == WEIGHT_lm_head ? b->head_prefix : b->prefix;
     out[0] = '\0';
     if (!pattern) return;
@@ -49,12 +47,34 @@ static void source_name(const struct binder *b, const struct weight_decl *decl, 
     if (n < 0 || (size_t)n >= cap) out[0] = '\0';
 }
 
+static bool is_stored(const struct binder *b, const struct weight_decl *decl, const char *name)
+{
+    switch (weight_role_kind(decl->role)) {
+    case WEIGHT_KIND_MATRIX: return bind_has_matrix(b, name);
+    case WEIGHT_KIND_BANK: return bind_has_experts(b, name);
+    default: return checkpoint_find(b->cp, name) != NULL;
+    }
+}
+
+/* The family's own name, unless only the common one, which newer converters write, is there. */
+static void source_name(const struct binder *b, const struct weight_decl *decl, char *out,
+                        size_t cap)
+{
+    const char *common = arch_source(decl->role)->name;
+    const char *own = b->gguf ? NULL : arch_rename(b->arch, decl->role);
+    if (b->gguf) common = gguf_weight_name(b->gguf, decl->role);
+    fill_pattern(b, decl, common, out, cap);
+    if (!own || is_stored(b, decl, out)) return;
+    fill_pattern(b, decl, own, out, cap);
+}
+
 /*
  * MLX stores convolutions [channels][width][1] and norms as they are applied; the original layout
  * stores [channels][1][width] and norms minus one. Without a convolution the file's metadata tells.
  */
 static bool stored_centred(const struct binder *b)
 {
+    if (!b->arch->centred) return false;
     const struct graph *g = &b->model->graph;
     char name[512];
     for (size_t i = 0; i < g->weights.n; i++) {
@@ -81,7 +101,7 @@ static float transformed(const struct binder *b, enum vector_transform transform
 {
     if (b->gguf) return v; /* GGUF files have them ready for use */
     switch (transform) {
-    case VECTOR_CENTRED: return b->centred ? v + 1.0f : v;
+    case VECTOR_NORM: return b->centred ? v + 1.0f : v;
     case VECTOR_NEG_EXP: return -expf(v);
     case VECTOR_AS_IS: break;
     }
@@ -133,7 +153,7 @@ static enum sluice_status bind_vector(struct binder *b, const char *name,
                        "needed",
                        checkpoint_file_name(b->cp, t), name, t->rank, 1u);
     TRY(new_values(b, decl->cols, &values));
-    enum vector_transform transform = b->arch->sources[decl->role].transform;
+    enum vector_transform transform = arch_source(decl->role)->transform;
     for (uint32_t i = 0; i < decl->cols; i++) {
         (void)read_float(t, i, &values[i]);
         values[i] = transformed(b, transform, values[i]);
@@ -199,18 +219,31 @@ static enum sluice_status bind_one(struct binder *b, const struct weight_decl *d
 /* A tensor of a layer behind those of the model: such layers draft further tokens. */
 static bool is_of_draft_layer(const struct binder *b, const char *name)
 {
-    static const char prefix[] = "blk.";
-    if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
-    const char *digits = name + sizeof prefix - 1;
+    const char *layers = b->gguf ? "blk." : "layers.";
+    size_t at = strlen(b->prefix), n = strlen(layers);
+    if (strncmp(name, b->prefix, at) != 0 || strncmp(name + at, layers, n) != 0) return false;
+    const char *digits = name + at + n;
     char *end;
     unsigned long layer = strtoul(digits, &end, 10);
-    return end > digits && *end == '.' && layer >= b->model->n_layers;
+    if (end == digits || *end != '.' || layer < b->model->n_layers) return false;
+    return b->gguf || layer - b->model->n_layers < b->model->n_draft_layers;
 }
 
-/* Parts of published checkpoints that text does not need: vision towers and draft layers. */
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+/*
+ * Parts of published checkpoints that text does not need: vision towers, draft layers, and the
+ * frequencies that follow from the config.
+ */
 static bool is_skippable(const struct binder *b, const char *name)
 {
-    if (b->gguf) return is_of_draft_layer(b, name);
+    if (is_of_draft_layer(b, name)) return true;
+    if (b->gguf) return false;
+    if (ends_with(name, ".rotary_emb.inv_freq")) return true;
     static const char *const parts[] = {"visual.", "vision_tower.", "vision_model.", "mtp."};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const char *at = strstr(name, parts[i]);

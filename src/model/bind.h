@@ -46,6 +46,9 @@ uint64_t wmat_bytes(const struct wmat *w);
 void bind_claim(struct binder *b, const struct tensor *tensor, enum tensor_kind kind);
 
 /* Experts (bind_experts.c) */
+
+/* Whether the module holds experts in any layout. */
+bool bind_has_experts(const struct binder *b, const char *module);
 enum sluice_status bind_experts(struct binder *b, const char *module,
                                 const struct weight_decl *decl, struct weight_data *out);
 

@@ -16,19 +16,45 @@ static const char *join(char *out, size_t cap, const char *module, const char *r
     return n > 0 && (size_t)n < cap ? out : "";
 }
 
+/* What the matrices of a single expert are called. */
+struct expert_names {
+    const char *gate, *up, *down;
+};
+
+static const struct expert_names single_names[] = {
+    {"gate_proj", "up_proj", "down_proj"},
+    {"w1", "w3", "w2"},
+};
+
+static const char *single(char *out, size_t cap, const char *module, uint32_t e, const char *name)
+{
+    int n = snprintf(out, cap, "%s.experts.%u.%s", module, e, name);
+    return n > 0 && (size_t)n < cap ? out : "";
+}
+
+/* The names by which the first expert is found; NULL: there is none. */
+static const struct expert_names *find_single(const struct binder *b, const char *module)
+{
+    char base[512];
+    for (size_t i = 0; i < sizeof single_names / sizeof single_names[0]; i++)
+        if (bind_has_matrix(b, single(base, sizeof base, module, 0, single_names[i].gate)))
+            return &single_names[i];
+    return NULL;
+}
+
 static enum sluice_status bind_separate(struct binder *b, const char *module,
                                         const struct expert_shape *s, struct expert_view *views)
 {
-    char base[512], rest[64];
+    char base[512];
+    size_t cap = sizeof base;
+    const struct expert_names *names = find_single(b, module);
+    if (!names) names = &single_names[0]; /* the first is named as missing */
     for (uint32_t e = 0; e < s->n; e++) {
-        snprintf(rest, sizeof rest, ".experts.%u.gate_proj", e);
-        TRY(bind_matrix(b, join(base, sizeof base, module, rest), 0, s->inter, s->hidden,
+        TRY(bind_matrix(b, single(base, cap, module, e, names->gate), 0, s->inter, s->hidden,
                         TENSOR_EXPERT, &views[e].gate));
-        snprintf(rest, sizeof rest, ".experts.%u.up_proj", e);
-        TRY(bind_matrix(b, join(base, sizeof base, module, rest), 0, s->inter, s->hidden,
+        TRY(bind_matrix(b, single(base, cap, module, e, names->up), 0, s->inter, s->hidden,
                         TENSOR_EXPERT, &views[e].up));
-        snprintf(rest, sizeof rest, ".experts.%u.down_proj", e);
-        TRY(bind_matrix(b, join(base, sizeof base, module, rest), 0, s->hidden, s->inter,
+        TRY(bind_matrix(b, single(base, cap, module, e, names->down), 0, s->hidden, s->inter,
                         TENSOR_EXPERT, &views[e].down));
     }
     return SLUICE_OK;
@@ -102,6 +128,14 @@ static enum sluice_status bind_any(struct binder *b, const char *module,
     if (bind_has_matrix(b, join(base, sizeof base, module, mlx_names.gate)))
         return bind_stacked(b, module, &mlx_names, shape, views);
     return bind_separate(b, module, shape, views);
+}
+
+bool bind_has_experts(const struct binder *b, const char *module)
+{
+    char base[512];
+    return bind_has_matrix(b, join(base, sizeof base, module, fused_names.gate_up)) ||
+           bind_has_matrix(b, join(base, sizeof base, module, mlx_names.gate)) ||
+           find_single(b, module) != NULL;
 }
 
 enum sluice_status bind_experts(struct binder *b, const char *module,

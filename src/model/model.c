@@ -125,6 +125,8 @@ static enum sluice_status describe(struct model *m, const struct checkpoint *cp,
     m->architecture = b->arch->model_type;
     TRY(json_get_u32_or(&text, "max_position_embeddings", 1, UINT32_MAX, 4096, &m->trained_context,
                         err));
+    TRY(json_get_u32_or(&text, "num_nextn_predict_layers", 0, UINT16_MAX, 0, &m->n_draft_layers,
+                        err));
     TRY(read_tied(&top, &text, &b->tied, err));
     m->tied = b->tied;
     TRY(quant_read(&b->quant, &top, err));

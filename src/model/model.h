@@ -28,6 +28,7 @@ struct model {
     struct arena arena;
     const char *architecture; /* model_type of the text model */
     uint32_t vocab_size, hidden_size, n_layers, trained_context;
+    uint32_t n_draft_layers; /* stored behind the layers; they predict further tokens */
     uint32_t n_experts, n_picks;
     int32_t eos[MODEL_MAX_EOS];
     uint32_t n_eos;

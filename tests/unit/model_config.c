@@ -123,10 +123,13 @@ static void test_features_that_are_not_supported(void)
                   "\"attn_output_gate\": false");
     FIELD_REFUSED("config.json: field 'hidden_act' is 'gelu', which is not supported",
                   "\"hidden_act\": \"gelu\"");
-    CONFIG_REFUSED(UNSUPPORTED,
-                   "config.json: field 'model_type' is 'llama', which is not supported; supported "
-                   "are: qwen3_5_moe_text",
-                   "qwen3_5_moe_text", "llama");
+    static const char unknown[] =
+        "config.json: field 'model_type' is 'llama', which is not supported; supported are:"
+#define A(name, type) " " type
+#include "model/arch.def"
+#undef A
+        ;
+    CONFIG_REFUSED(UNSUPPORTED, unknown, "qwen3_5_moe_text", "llama");
 }
 
 static void test_experts_per_token(void)

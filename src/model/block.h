@@ -1,0 +1,92 @@
+/*
+ * What layers of several families are made of: each block is described by a struct that a family
+ * fills from its config, and pushed by one function. A block that is new to all families begins in
+ * the family's own file and moves here when a second one needs it.
+ */
+#ifndef SLUICE_MODEL_BLOCK_H
+#define SLUICE_MODEL_BLOCK_H
+
+#include "model/config.h"
+#include "model/rope.h"
+
+/* What the norms of queries and keys cover. */
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEADS, QK_NORM_WHOLE };
+
+/* Grouped-query attention (arXiv:2305.13245) with rotary positions. */
+struct attention {
+    uint32_t hidden;
+    float eps; /* of the norms */
+    struct config_heads heads;
+    struct rope rope;
+    enum qk_norm norm;
+    uint32_t window; /* positions that a query sees; 0: all before it */
+    bool gated;      /* q_proj has a gate behind each query; it scales the head's result */
+    bool bias;       /* of q, k and v */
+    bool out_bias;   /* of the output */
+};
+
+/* o_proj(attention(rope(norm(q)), rope(norm(k)), v)), gated if a says so. */
+buf_attn_proj push_attention_block(struct graph *g, const struct attention *a, buf_attn_input x,
+                                   buf_rope_table table);
+
+/* Gated DeltaNet (arXiv:2412.06464). */
+struct delta_net {
+    uint32_t hidden;
+    float eps; /* of the gated norm */
+    uint32_t k_heads, v_heads, dk, dv, conv_width;
+    bool fused; /* q, k, v and z in one matrix, beta and alpha in another, by key head */
+    bool tiled; /* order of the v heads; see op delta_net */
+};
+
+/* The linear_* fields. */
+enum sluice_status delta_net_read(struct delta_net *d, const struct json_node *node,
+                                  struct sluice_error *err);
+/* out_proj(gated_norm(delta_net(conv(qkv)), z)) */
+buf_attn_proj push_delta_net_block(struct graph *g, const struct delta_net *d, buf_attn_input x);
+
+/* A SwiGLU block that every token passes (arXiv:2002.05202). */
+struct mlp {
+    uint32_t hidden, inter;
+    float eps;
+};
+
+/* x + down(silu(gate) * up), all of norm(x) */
+buf_hidden push_mlp_block(struct graph *g, const struct mlp *m, buf_residual x);
+
+enum shared_expert { SHARED_NONE, SHARED_PLAIN, SHARED_GATED };
+
+/* A mixture of experts: router, routed experts, perhaps one that every token passes. */
+struct moe {
+    uint32_t hidden;
+    float eps;
+    uint32_t experts, picks, inter;
+    enum shared_expert shared;
+    uint32_t shared_inter;
+    bool normalize; /* the weights of a token's experts are divided by their sum */
+    bool sigmoid;   /* scores by sigmoid, chosen with a correction and by groups: sigmoid_router */
+    uint32_t n_groups, top_groups;
+    float scale; /* of the weights */
+    bool guess;  /* a layer begins by guessing its experts */
+};
+
+/*
+ * The sigmoid router's fields: n_group, topk_group, norm_topk_prob and routed_scaling_factor. Of
+ * scoring_func and topk_method only the values that mean it. m->experts and m->picks are known.
+ */
+enum sluice_status moe_read_sigmoid(struct moe *m, const struct json_node *node,
+                                    struct sluice_error *err);
+
+/* What the block shares with the guess of its experts. */
+struct routing {
+    wt_moe_norm norm;
+    wt_router_proj router;
+    wt_router_correction correction;
+    wt_experts bank;
+};
+
+/* Declares what chooses experts, and guesses them from the layer's input if m says so. */
+struct routing push_routing(struct graph *g, const struct moe *m, buf_stream x);
+/* x + sum of chosen experts + shared expert, all of norm(x) */
+buf_hidden push_moe_block(struct graph *g, const struct moe *m, struct routing w, buf_residual x);
+
+#endif
