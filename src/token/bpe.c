@@ -1,4 +1,5 @@
 #include "token/bpe.h"
+#include "token/utf8.h"
 
 /* A symbol of a long piece, linked to its neighbours by index. */
 struct bpe_symbol {
@@ -31,13 +32,53 @@ static uint32_t pair_rank(const struct bpe *bpe, uint32_t left, uint32_t right)
     return slot ? slot->first : NO_RANK;
 }
 
-/* The id that byte i of piece begins with, or -1 when it gives none. */
-static int32_t symbol_of(const struct bpe *bpe, struct span piece, size_t i)
+/* What a result of rank is: the token of left and right together. */
+static uint32_t joined(const struct bpe *bpe, uint32_t rank, uint32_t left, uint32_t right)
 {
-    int32_t id = bpe->byte_ids[piece.data[i]];
+    return bpe->results ? bpe->results[rank] : pair_table_find(&bpe->merges, left, right)->second;
+}
+
+/* A walk over the symbols that a piece begins as. Zero-initialise but for the piece. */
+struct first_symbols {
+    struct span piece;
+    size_t at;
+    size_t bytes_end; /* up to here bytes are symbols */
+    bool after_unk;
+};
+
+/* The token of the character at walk->at, its length, or -1; it may be one that becomes bytes. */
+static int32_t char_token(const struct bpe *bpe, const struct vocabulary *vocab,
+                          struct first_symbols *walk, size_t *len)
+{
+    const uint8_t *p = walk->piece.data + walk->at;
+    (void)utf8_char(p, len);
+    int32_t id = vocabulary_find_bytes(vocab, span_of(p, *len));
     if (id >= 0) return id;
-    bool fused = bpe->fuse_unk && i > 0 && bpe->byte_ids[piece.data[i - 1]] < 0;
-    return fused ? -1 : bpe->unk_id;
+    bool has_bytes = true;
+    for (size_t i = 0; i < *len; i++) has_bytes = has_bytes && bpe->byte_ids[p[i]] >= 0;
+    if (!has_bytes) return -1;
+    walk->bytes_end = walk->at + *len;
+    *len = 1;
+    return bpe->byte_ids[*p];
+}
+
+/* The next symbol; false at the end. What is unknown may give none. */
+static bool next_symbol(const struct bpe *bpe, const struct vocabulary *vocab,
+                        struct first_symbols *walk, uint32_t *id)
+{
+    while (walk->at < walk->piece.len) {
+        size_t len = 1;
+        bool is_byte = !bpe->by_chars || walk->at < walk->bytes_end;
+        int32_t token = is_byte ? bpe->byte_ids[walk->piece.data[walk->at]]
+                                : char_token(bpe, vocab, walk, &len);
+        walk->at += len;
+        bool fused = token < 0 && bpe->fuse_unk && walk->after_unk;
+        walk->after_unk = token < 0;
+        if (token < 0) token = fused ? -1 : bpe->unk_id;
+        *id = (uint32_t)token;
+        if (token >= 0) return true;
+    }
+    return false;
 }
 
 static size_t lowest(const uint32_t *ranks, size_t n)
@@ -48,19 +89,18 @@ static size_t lowest(const uint32_t *ranks, size_t n)
     return best;
 }
 
-static void encode_short(const struct bpe *bpe, struct span piece, struct id_sink *sink)
+static void encode_short(const struct bpe *bpe, const struct vocabulary *vocab, struct span piece,
+                         struct id_sink *sink)
 {
-    uint32_t ids[SHORT_PIECE], ranks[SHORT_PIECE];
+    uint32_t ids[SHORT_PIECE], ranks[SHORT_PIECE], id;
     size_t n = 0;
-    for (size_t i = 0; i < piece.len; i++) {
-        int32_t id = symbol_of(bpe, piece, i);
-        if (id >= 0) ids[n++] = (uint32_t)id;
-    }
+    struct first_symbols walk = {.piece = piece};
+    while (next_symbol(bpe, vocab, &walk, &id)) ids[n++] = id;
     for (size_t i = 0; i + 1 < n; i++) ranks[i] = pair_rank(bpe, ids[i], ids[i + 1]);
     while (n > 1) {
         size_t at = lowest(ranks, n - 1);
         if (ranks[at] == NO_RANK) break;
-        ids[at] = bpe->results[ranks[at]];
+        ids[at] = joined(bpe, ranks[at], ids[at], ids[at + 1]);
         n--;
         memmove(ids + at + 1, ids + at + 2, (n - at - 1) * sizeof *ids);
         if (at + 1 < n) {
@@ -116,8 +156,8 @@ static bool offer(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t a
 }
 
 /* The symbols of piece with all their ranks, and the heap of these. */
-static bool start_long(const struct bpe *bpe, struct span piece, struct bpe_scratch *scratch,
-                       uint32_t *n)
+static bool start_long(const struct bpe *bpe, const struct vocabulary *vocab, struct span piece,
+                       struct bpe_scratch *scratch, uint32_t *n)
 {
     if (scratch->cap < piece.len) {
         free(scratch->symbols);
@@ -127,12 +167,10 @@ static bool start_long(const struct bpe *bpe, struct span piece, struct bpe_scra
         scratch->cap = piece.len;
     }
     *n = 0;
-    for (size_t i = 0; i < piece.len; i++) {
-        int32_t id = symbol_of(bpe, piece, i);
-        if (id < 0) continue;
-        scratch->symbols[*n] = (struct bpe_symbol){(uint32_t)id, NO_RANK, *n - 1, *n + 1};
-        ++*n;
-    }
+    uint32_t id;
+    struct first_symbols walk = {.piece = piece};
+    for (; next_symbol(bpe, vocab, &walk, &id); ++*n)
+        scratch->symbols[*n] = (struct bpe_symbol){id, NO_RANK, *n - 1, *n + 1};
     if (*n) scratch->symbols[*n - 1].next = NO_SYMBOL;
     scratch->heap.n = 0;
     for (uint32_t i = 0; i < *n; i++)
@@ -140,11 +178,11 @@ static bool start_long(const struct bpe *bpe, struct span piece, struct bpe_scra
     return true;
 }
 
-static bool encode_long(const struct bpe *bpe, struct span piece, struct bpe_scratch *scratch,
-                        struct id_sink *sink)
+static bool encode_long(const struct bpe *bpe, const struct vocabulary *vocab, struct span piece,
+                        struct bpe_scratch *scratch, struct id_sink *sink)
 {
     uint32_t n;
-    if (!start_long(bpe, piece, scratch, &n)) return false;
+    if (!start_long(bpe, vocab, piece, scratch, &n)) return false;
     struct bpe_symbol *symbols = scratch->symbols;
     while (scratch->heap.n) {
         uint64_t top = heap_pop(scratch);
@@ -152,7 +190,7 @@ static bool encode_long(const struct bpe *bpe, struct span piece, struct bpe_scr
         /* A neighbour changed since this was queued. */
         if (left->rank != (uint32_t)(top >> 32)) continue;
         struct bpe_symbol *right = &symbols[left->next];
-        left->id = bpe->results[left->rank];
+        left->id = joined(bpe, left->rank, left->id, right->id);
         left->next = right->next;
         right->rank = NO_RANK;
         if (left->next != NO_SYMBOL) symbols[left->next].prev = (uint32_t)top;
@@ -173,7 +211,7 @@ bool bpe_encode(const struct bpe *bpe, const struct vocabulary *vocab, struct sp
             return true;
         }
     }
-    if (piece.len > SHORT_PIECE) return encode_long(bpe, piece, scratch, sink);
-    encode_short(bpe, piece, sink);
+    if (piece.len > SHORT_PIECE) return encode_long(bpe, vocab, piece, scratch, sink);
+    encode_short(bpe, vocab, piece, sink);
     return true;
 }

@@ -86,13 +86,16 @@ enum sluice_status sluice_detokenize(const sluice_tokenizer *tokenizer, const in
     if (!tokenizer) return tokenizer_missing(err);
     if (flags & ~(unsigned)SLUICE_DETOKENIZE_SKIP_SPECIAL)
         return err_set(err, SLUICE_E_ARGUMENT, "flags: %#x has unknown bits", flags);
-    bool skip = flags & SLUICE_DETOKENIZE_SKIP_SPECIAL;
+    bool skip = flags & SLUICE_DETOKENIZE_SKIP_SPECIAL, strip = tokenizer->strip_blank;
     struct byte_sink sink = {text, cap, 0};
     struct sluice_text_stream stream = {{0}, 0};
     for (size_t i = 0; i < n; i++) {
         TRY(check_id(tokenizer, ids[i], err));
         if (skip && is_special(tokenizer, ids[i])) continue;
-        feed(&stream, vocabulary_bytes(&tokenizer->vocab, (uint32_t)ids[i]), &sink);
+        struct span bytes = vocabulary_bytes(&tokenizer->vocab, (uint32_t)ids[i]);
+        size_t n_lost = strip && bytes.len && bytes.data[0] == ' ';
+        if (bytes.len) strip = false;
+        feed(&stream, span_of(bytes.data + n_lost, bytes.len - n_lost), &sink);
     }
     char rest[4];
     put(&sink, rest, sluice_text_stream_finish(&stream, rest));

@@ -7,6 +7,7 @@
 
 #include "io/file.h"
 #include "io/file_parts.h"
+#include "token/sentencepiece.h"
 
 enum pre_flags { NFC = 1, WHOLE = 2, BOS = 4 };
 
@@ -40,7 +41,8 @@ enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE 
 struct writer {
     const struct gguf_header *header;
     const char *file;
-    const struct pre *pre;
+    const struct pre *pre; /* NULL: SentencePiece */
+    bool prefix;           /* SentencePiece: a blank goes in front of texts */
     struct gguf_items tokens, types;
     struct text_buffer *out;
     struct sluice_error *err;
@@ -85,15 +87,7 @@ static enum sluice_status wrong_key(const struct writer *w, const char *key, con
 
 static enum sluice_status find_pre(struct writer *w)
 {
-    struct span model, name;
-    if (!gguf_string(gguf_find(w->header, "tokenizer.ggml.model"), &model))
-        return err_set(w->err, SLUICE_E_NO_TOKENIZER, "%s: has no key 'tokenizer.ggml.model'",
-                       w->file);
-    if (!span_equal(model, span_str("gpt2")))
-        return err_set(w->err, SLUICE_E_NO_TOKENIZER,
-                       "%s: key 'tokenizer.ggml.model' is '%.*s'; only 'gpt2', byte-level BPE, is "
-                       "known",
-                       w->file, (int)min_size(model.len, 60), (const char *)model.data);
+    struct span name;
     if (!gguf_string(gguf_find(w->header, "tokenizer.ggml.pre"), &name))
         return err_set(w->err, SLUICE_E_NO_TOKENIZER,
                        "%s: key 'tokenizer.ggml.pre', which says how text is split, is missing",
@@ -104,6 +98,41 @@ static enum sluice_status find_pre(struct writer *w)
     return err_set(w->err, SLUICE_E_NO_TOKENIZER,
                    "%s: key 'tokenizer.ggml.pre' is '%.*s', a way to split text that is not known",
                    w->file, (int)min_size(name.len, 60), (const char *)name.data);
+}
+
+/* A flag, or fallback when the key is absent. */
+static enum sluice_status find_flag(const struct writer *w, const char *key, bool fallback,
+                                    bool *out)
+{
+    const struct gguf_value *flag = gguf_find(w->header, key);
+    *out = fallback;
+    return !flag || gguf_bool(flag, out) ? SLUICE_OK : wrong_key(w, key, "is no bool");
+}
+
+/* What only a few SentencePiece models do to texts. */
+static enum sluice_status find_spaces(struct writer *w)
+{
+    static const char removes[] = "tokenizer.ggml.remove_extra_whitespaces";
+    bool removed;
+    TRY(find_flag(w, "tokenizer.ggml.add_space_prefix", true, &w->prefix));
+    TRY(find_flag(w, removes, false, &removed));
+    if (!removed) return SLUICE_OK;
+    return err_set(w->err, SLUICE_E_NO_TOKENIZER, "%s: key '%s' is true, which is not supported",
+                   w->file, removes);
+}
+
+static enum sluice_status find_kind(struct writer *w)
+{
+    struct span model;
+    if (!gguf_string(gguf_find(w->header, "tokenizer.ggml.model"), &model))
+        return err_set(w->err, SLUICE_E_NO_TOKENIZER, "%s: has no key 'tokenizer.ggml.model'",
+                       w->file);
+    if (span_equal(model, span_str("gpt2"))) return find_pre(w);
+    if (span_equal(model, span_str("llama"))) return find_spaces(w);
+    return err_set(w->err, SLUICE_E_NO_TOKENIZER,
+                   "%s: key 'tokenizer.ggml.model' is '%.*s'; 'gpt2', byte-level BPE, and 'llama', "
+                   "SentencePiece, are known",
+                   w->file, (int)min_size(model.len, 60), (const char *)model.data);
 }
 
 static enum sluice_status find_tokens(struct writer *w)
@@ -164,32 +193,71 @@ static enum sluice_status put_added(struct writer *w)
     return SLUICE_OK;
 }
 
-static enum sluice_status put_model(struct writer *w)
+/* Tokens of SentencePiece that stand for a byte are told by their text as well. */
+static enum sluice_status check_spelling(const struct writer *w, uint32_t id, struct span text,
+                                         uint64_t type)
 {
-    static const char key[] = "tokenizer.ggml.merges";
+    if (w->pre || (type == BYTE) == (sentencepiece_byte(text) >= 0)) return SLUICE_OK;
+    return err_set(w->err, SLUICE_E_FORMAT,
+                   "%s: key 'tokenizer.ggml.tokens': item %" PRIu32 " is '%.*s', but of type %d",
+                   w->file, id, (int)min_size(text.len, 60), (const char *)text.data, (int)type);
+}
+
+static enum sluice_status put_vocabulary(struct writer *w)
+{
     struct gguf_items tokens = w->tokens, types = w->types;
-    struct gguf_items merges = gguf_items(gguf_find(w->header, key));
-    struct gguf_value item;
     struct span text;
     uint64_t type;
     const char *comma = "";
-    putf(w, "\"model\":{\"type\":\"BPE\",\"ignore_merges\":%s,\"vocab\":{",
-         w->pre->flags & WHOLE ? "true" : "false");
+    put(w, "\"vocab\":{");
     for (uint32_t id = 0; next_token(&tokens, &types, &text, &type); id++) {
         if (is_added(type) || type == UNUSED) continue;
+        TRY(check_spelling(w, id, text, type));
         put(w, comma);
         put_string(w, text);
         putf(w, ":%" PRIu32, id);
         comma = ",";
     }
-    put(w, "},\"merges\":[");
+    put(w, "}");
+    return SLUICE_OK;
+}
+
+static enum sluice_status put_merges(struct writer *w)
+{
+    static const char key[] = "tokenizer.ggml.merges";
+    struct gguf_items merges = gguf_items(gguf_find(w->header, key));
+    struct gguf_value item;
+    put(w, ",\"merges\":[");
     if (merges.type != GGUF_STRING) return wrong_key(w, key, "is missing or no array of strings");
-    for (comma = ""; gguf_items_next(&merges, &item); comma = ",") {
+    for (const char *comma = ""; gguf_items_next(&merges, &item); comma = ",") {
         put(w, comma);
         put_string(w, item.data);
     }
-    put(w, "]},");
+    put(w, "]");
     return SLUICE_OK;
+}
+
+static enum sluice_status put_model(struct writer *w)
+{
+    put(w, "\"model\":{\"type\":\"BPE\",");
+    if (!w->pre) put(w, "\"byte_fallback\":true,\"fuse_unk\":true,");
+    if (w->pre && w->pre->flags & WHOLE) put(w, "\"ignore_merges\":true,");
+    TRY(put_vocabulary(w));
+    if (w->pre) TRY(put_merges(w));
+    put(w, "},");
+    return SLUICE_OK;
+}
+
+static void put_spaces(struct writer *w)
+{
+    put(w, "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
+    if (w->prefix) put(w, "{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"},");
+    put(w, "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\\u2581\"}]},"
+           "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"
+           "{\"String\":\"\\u2581\"},\"content\":\" "
+           "\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}");
+    if (w->prefix) put(w, ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}");
+    put(w, "]}");
 }
 
 static void put_split(struct writer *w)
@@ -210,10 +278,10 @@ static enum sluice_status affix_id(const struct writer *w, const char *flag_key,
                                    bool fallback, int64_t *id)
 {
     const struct gguf_value *flag = gguf_find(w->header, flag_key);
-    bool add = fallback;
+    bool add;
     uint64_t n;
     *id = -1;
-    if (flag && !gguf_bool(flag, &add)) return wrong_key(w, flag_key, "is no bool");
+    TRY(find_flag(w, flag_key, fallback, &add));
     const struct gguf_value *value = gguf_find(w->header, id_key);
     if (!add || (!value && !flag)) return SLUICE_OK;
     if (!gguf_u64(value, &n) || n >= w->tokens.n_left)
@@ -226,7 +294,7 @@ static enum sluice_status put_affixes(struct writer *w)
 {
     int64_t bos, eos;
     TRY(affix_id(w, "tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id",
-                 w->pre->flags & BOS, &bos));
+                 !w->pre || w->pre->flags & BOS, &bos));
     TRY(affix_id(w, "tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", false, &eos));
     if (bos < 0 && eos < 0) return SLUICE_OK;
     put(w, ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[");
@@ -241,19 +309,66 @@ static enum sluice_status put_affixes(struct writer *w)
     return SLUICE_OK;
 }
 
-enum sluice_status gguf_tokenizer_json(const struct gguf_header *header, const char *file,
-                                       struct text_buffer *out, struct sluice_error *err)
+static enum sluice_status put_all(struct writer *w)
 {
-    struct writer w = {.header = header, .file = file, .out = out, .err = err};
-    TRY(find_pre(&w));
-    TRY(find_tokens(&w));
-    put(&w, "{");
-    TRY(put_added(&w));
-    TRY(put_model(&w));
-    put_split(&w);
-    TRY(put_affixes(&w));
-    put(&w, "}");
-    return w.failed ? err_nomem(err, "tokenizer", out->n) : SLUICE_OK;
+    TRY(find_kind(w));
+    TRY(find_tokens(w));
+    put(w, "{");
+    TRY(put_added(w));
+    TRY(put_model(w));
+    if (w->pre)
+        put_split(w);
+    else
+        put_spaces(w);
+    TRY(put_affixes(w));
+    put(w, "}");
+    return w->failed ? err_nomem(w->err, "tokenizer", w->out->n) : SLUICE_OK;
+}
+
+/* [n] by id in new memory. */
+static enum sluice_status read_scores(const struct writer *w, float **out, size_t *n)
+{
+    static const char key[] = "tokenizer.ggml.scores";
+    const struct gguf_value *value = gguf_find(w->header, key);
+    struct gguf_items items = gguf_items(value);
+    struct gguf_value item;
+    double x;
+    size_t count = (size_t)w->tokens.n_left;
+    if (!value || value->type != GGUF_ARRAY || items.n_left != count)
+        return wrong_key(w, key, "must list a number for each of 'tokenizer.ggml.tokens'");
+    *out = malloc(count * sizeof **out);
+    if (!*out) return err_nomem(w->err, key, count * sizeof **out);
+    for (*n = 0; gguf_items_next(&items, &item); ++*n) {
+        if (!gguf_f64(&item, &x)) return wrong_key(w, key, "has an item that is no finite number");
+        (*out)[*n] = (float)x;
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status parse_scored(const struct writer *w, struct sluice_tokenizer **out)
+{
+    float *scores = NULL;
+    size_t n = 0;
+    enum sluice_status status = read_scores(w, &scores, &n);
+    if (status == SLUICE_OK)
+        status = tokenizer_parse_scored(text_span(w->out), w->file, scores, n, out, w->err);
+    free(scores);
+    return status;
+}
+
+enum sluice_status gguf_tokenizer_parse(const struct gguf_header *header, const char *file,
+                                        struct sluice_tokenizer **out, struct sluice_error *err)
+{
+    struct text_buffer json = {0};
+    struct writer w = {.header = header, .file = file, .out = &json, .err = err};
+    *out = NULL;
+    enum sluice_status status = put_all(&w);
+    if (status == SLUICE_OK && w.pre)
+        status = tokenizer_parse(text_span(&json), file, span_of(NULL, 0), "", out, err);
+    else if (status == SLUICE_OK)
+        status = parse_scored(&w, out);
+    text_release(&json);
+    return status;
 }
 
 static enum sluice_status parse_mapped(const struct file_map *map, struct sluice_tokenizer **out,
@@ -261,13 +376,9 @@ static enum sluice_status parse_mapped(const struct file_map *map, struct sluice
 {
     struct arena arena = {0};
     struct gguf_header header;
-    struct text_buffer json = {0};
     enum sluice_status status = gguf_parse(span_of(map->data, (size_t)map->bytes), map->bytes,
                                            map->path, &arena, &header, err);
-    if (status == SLUICE_OK) status = gguf_tokenizer_json(&header, map->path, &json, err);
-    if (status == SLUICE_OK)
-        status = tokenizer_parse(text_span(&json), map->path, span_of(NULL, 0), "", out, err);
-    text_release(&json);
+    if (status == SLUICE_OK) status = gguf_tokenizer_parse(&header, map->path, out, err);
     gguf_release(&header);
     arena_release(&arena);
     return status;

@@ -63,16 +63,32 @@ static enum sluice_status check_foreign(const struct merge_reader *r, size_t spl
     return SLUICE_OK;
 }
 
-static enum sluice_status read_merge(struct merge_reader *r, struct sluice_error *err)
+/* In a SentencePiece vocabulary each token has one spelling. */
+static enum sluice_status read_spelled(struct merge_reader *r, size_t split, struct merge *merge,
+                                       struct sluice_error *err)
 {
-    size_t split = 0, n_left, n_right;
-    TRY(read_sides(r, &split, err));
+    const struct span sides[] = {span_of(r->text.data, split),
+                                 span_of(r->text.data + split, r->text.n - split),
+                                 text_span(&r->text)};
+    int32_t ids[COUNT_OF(sides)];
+    for (size_t i = 0; i < COUNT_OF(sides); i++) {
+        TRY(vocabulary_find_text(r->vocab, sides[i], &ids[i], err));
+        if (ids[i] < 0) return unknown_token(r, sides[i], err);
+    }
+    *merge = (struct merge){(uint32_t)ids[0], (uint32_t)ids[1], (uint32_t)ids[2]};
+    return SLUICE_OK;
+}
+
+/* In the byte alphabet the bytes of both sides, joined, are those of the token. */
+static enum sluice_status read_in_bytes(struct merge_reader *r, size_t split, struct merge *merge,
+                                        struct sluice_error *err)
+{
+    size_t n_left, n_right;
     struct span left = span_of(r->text.data, split);
     struct span right = span_of(r->text.data + split, r->text.n - split);
     if (!text_reserve(&r->bytes, r->text.n + 1)) return err_nomem(err, "merges", r->text.n);
     uint8_t *bytes = r->bytes.data;
     const struct byte_alphabet *alphabet = &r->vocab->alphabet;
-    struct merge merge = {0};
     if (byte_alphabet_decode(alphabet, left, bytes, &n_left) &&
         byte_alphabet_decode(alphabet, right, bytes + n_left, &n_right)) {
         int32_t a = vocabulary_find_bytes(r->vocab, span_of(bytes, n_left));
@@ -81,11 +97,22 @@ static enum sluice_status read_merge(struct merge_reader *r, struct sluice_error
         if (b < 0) return unknown_token(r, right, err);
         int32_t both = vocabulary_find_bytes(r->vocab, span_of(bytes, n_left + n_right));
         if (both < 0) return unknown_token(r, text_span(&r->text), err);
-        merge = (struct merge){(uint32_t)a, (uint32_t)b, (uint32_t)both};
-    } else {
-        TRY(check_foreign(r, split, err));
-        merge.left = UINT32_MAX;
+        *merge = (struct merge){(uint32_t)a, (uint32_t)b, (uint32_t)both};
+        return SLUICE_OK;
     }
+    merge->left = UINT32_MAX;
+    return check_foreign(r, split, err);
+}
+
+static enum sluice_status read_merge(struct merge_reader *r, struct sluice_error *err)
+{
+    size_t split = 0;
+    struct merge merge = {0};
+    TRY(read_sides(r, &split, err));
+    if (r->vocab->spelling == SPELLED_SENTENCEPIECE)
+        TRY(read_spelled(r, split, &merge, err));
+    else
+        TRY(read_in_bytes(r, split, &merge, err));
     if (!array_push(&r->merges, merge)) return err_nomem(err, "merges", sizeof merge);
     return SLUICE_OK;
 }
@@ -131,9 +158,11 @@ static enum sluice_status check_not_empty(const struct bpe *bpe, const struct vo
 enum sluice_status bpe_read(struct bpe *bpe, const struct vocabulary *vocab, struct span json,
                             const char *file, struct sluice_error *err)
 {
+    bpe->by_chars = vocab->spelling == SPELLED_SENTENCEPIECE;
     for (unsigned b = 0; b < 256; b++) {
         uint8_t byte = (uint8_t)b;
-        bpe->byte_ids[b] = vocabulary_find_bytes(vocab, span_of(&byte, 1));
+        bpe->byte_ids[b] =
+            bpe->by_chars ? vocab->byte_tokens[b] : vocabulary_find_bytes(vocab, span_of(&byte, 1));
     }
     struct merge_reader r = {.vocab = vocab};
     r.cursor =

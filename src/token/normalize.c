@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include "token/sentencepiece.h"
 #include "token/utf8.h"
 
 /*
@@ -123,6 +124,29 @@ bool normalize_nfc(struct span text, struct text_buffer *buffer, struct normaliz
         if (!append_run(span_of(text.data + begin, end - begin), buffer, scratch)) return false;
         i = end;
     }
+    *out = text_span(buffer);
+    return true;
+}
+
+/* buffer becomes text, which may be in it, with a blank in front if asked for. */
+static bool copy_behind_blank(bool blank, struct span text, struct text_buffer *buffer)
+{
+    bool inside = buffer->n && text.data == buffer->data;
+    if (!text_reserve(buffer, inside ? 1 : text.len + 1)) return false;
+    memmove(buffer->data + blank, inside ? buffer->data : text.data, text.len);
+    if (blank) buffer->data[0] = ' ';
+    buffer->n = text.len + blank;
+    return true;
+}
+
+bool normalize(const struct normalizer *normalizer, struct span text, struct text_buffer *buffer,
+               struct normalize_scratch *scratch, struct span *out)
+{
+    *out = text;
+    if (normalizer->nfc && !normalize_nfc(text, buffer, scratch, out)) return false;
+    if (!normalizer->blanks || out->len == 0) return true;
+    if (!copy_behind_blank(normalizer->prefix_blank, *out, buffer)) return false;
+    buffer->n = sentencepiece_blanks(text_span(buffer), buffer->data);
     *out = text_span(buffer);
     return true;
 }

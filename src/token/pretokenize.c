@@ -1,8 +1,11 @@
 #include "token/pretokenize.h"
 
+#include "token/sentencepiece.h"
+
 /* One call: where pieces go. */
 struct run {
     const struct pretokenizer *pre;
+    bool prefix; /* pieces get a blank in front */
     struct pretokenize_scratch *scratch;
     piece_fn *piece;
     void *user;
@@ -99,7 +102,7 @@ static enum sluice_status add_prefix(struct run *run, struct span *piece)
 static enum sluice_status run_steps(struct run *run, size_t step, struct span piece)
 {
     const struct pretokenizer *pre = run->pre;
-    if (pre->prefix_space && step + pre->n_after == pre->n_steps) TRY(add_prefix(run, &piece));
+    if (run->prefix && step + pre->n_after == pre->n_steps) TRY(add_prefix(run, &piece));
     if (step == pre->n_steps) return run->piece(run->user, piece, run->err);
     struct regex_walk walk = {0};
     enum sluice_status status = split(run, step, piece, &walk);
@@ -107,15 +110,27 @@ static enum sluice_status run_steps(struct run *run, size_t step, struct span pi
     return status;
 }
 
-enum sluice_status pretokenize(const struct pretokenizer *pre, struct span text,
+static enum sluice_status read_blanks(struct span *text, struct text_buffer *out,
+                                      struct sluice_error *err)
+{
+    out->n = 0;
+    if (!text_reserve(out, text->len)) return err_nomem(err, "piece of text", text->len);
+    out->n = sentencepiece_blanks(*text, out->data);
+    *text = text_span(out);
+    return SLUICE_OK;
+}
+
+enum sluice_status pretokenize(const struct pretokenizer *pre, struct span text, bool first,
                                struct pretokenize_scratch *scratch, piece_fn *piece, void *user,
                                struct sluice_error *err)
 {
     if (text.len == 0) return SLUICE_OK;
+    if (pre->blanks) TRY(read_blanks(&text, &scratch->blanks, err));
     /* The bounds of the whole match are all that is asked for. */
     if (!scratch->match_data) scratch->match_data = pcre2_match_data_create(1, NULL);
     if (!scratch->match_data) return err_nomem(err, "regular expression", sizeof(size_t));
-    struct run run = {pre, scratch, piece, user, err};
+    bool prefix = pre->prefix_space && (first || !pre->only_first);
+    struct run run = {pre, prefix, scratch, piece, user, err};
     return run_steps(&run, 0, text);
 }
 
@@ -123,6 +138,7 @@ void pretokenize_scratch_release(struct pretokenize_scratch *scratch)
 {
     pcre2_match_data_free(scratch->match_data);
     text_release(&scratch->prefixed);
+    text_release(&scratch->blanks);
     *scratch = (struct pretokenize_scratch){0};
 }
 

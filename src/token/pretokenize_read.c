@@ -81,6 +81,32 @@ static enum sluice_status read_byte_level(struct pretokenizer *pre, const struct
     return add_step(pre, node, gpt2_pattern, false, SPLIT_ISOLATED, false, err);
 }
 
+/* What transformers writes for a SentencePiece model: the sign, and where a blank goes in front. */
+static enum sluice_status read_metaspace(struct pretokenizer *pre, const struct json_node *node,
+                                         struct sluice_error *err)
+{
+    const char *sign, *scheme;
+    bool prefix, split;
+    TRY(json_get_string_or(node, "replacement", "\xe2\x96\x81", &sign, err));
+    TRY(json_get_bool_or(node, "add_prefix_space", true, &prefix, err));
+    TRY(json_get_string_or(node, "prepend_scheme", prefix ? "always" : "never", &scheme, err));
+    TRY(json_get_bool_or(node, "split", true, &split, err));
+    if (strcmp(sign, "\xe2\x96\x81") != 0)
+        return err_set(err, SLUICE_E_NO_TOKENIZER,
+                       "%s: %s.replacement is '%.20s'; only U+2581 is known", node->file,
+                       node->path, sign);
+    pre->only_first = strcmp(scheme, "first") == 0;
+    pre->prefix_space = pre->only_first || strcmp(scheme, "always") == 0;
+    if (!pre->prefix_space && strcmp(scheme, "never") != 0)
+        return err_set(err, SLUICE_E_FORMAT,
+                       "%s: %s.prepend_scheme is '%.60s', which is none of always, first and never",
+                       node->file, node->path, scheme);
+    pre->blanks = true;
+    pre->n_after = split;
+    if (!split) return SLUICE_OK;
+    return add_step(pre, node, " ", true, SPLIT_MERGED_WITH_NEXT, false, err);
+}
+
 static enum sluice_status read_node(struct pretokenizer *pre, const struct json_node *node,
                                     int depth, struct sluice_error *err);
 
@@ -121,11 +147,26 @@ static enum sluice_status read_node(struct pretokenizer *pre, const struct json_
                    node->file, node->path, type);
 }
 
+/* With a SentencePiece vocabulary. */
+static enum sluice_status read_spelled(struct pretokenizer *pre, const struct json_node *node,
+                                       struct sluice_error *err)
+{
+    const char *type;
+    if (!node->object || json_is_null(node->object)) return SLUICE_OK;
+    TRY(json_expect_object(node->object, node->file, node->path, err));
+    TRY(json_get_string(node, "type", &type, err));
+    if (strcmp(type, "Metaspace") == 0) return read_metaspace(pre, node, err);
+    return err_set(err, SLUICE_E_NO_TOKENIZER,
+                   "%s: %s is of type %.60s; with byte_fallback only Metaspace is known",
+                   node->file, node->path, type);
+}
+
 enum sluice_status pretokenizer_read(struct pretokenizer *pre, const json_t *value,
-                                     const char *file, struct sluice_error *err)
+                                     bool sentencepiece, const char *file, struct sluice_error *err)
 {
     *pre = (struct pretokenizer){0};
     struct json_node node = {.object = value, .file = file, .path = "pre_tokenizer"};
+    if (sentencepiece) return read_spelled(pre, &node, err);
     if (value && !json_is_null(value)) TRY(read_node(pre, &node, 0, err));
     if (pre->has_byte_level) return SLUICE_OK;
     return err_set(err, SLUICE_E_NO_TOKENIZER,

@@ -21,11 +21,12 @@ static enum sluice_status encode_piece(void *user, struct span piece, struct slu
     return err_nomem(err, "piece of text", piece.len);
 }
 
-/* Text between added tokens that are found before normalization. */
-static enum sluice_status encode_text(struct encoder *e, struct span text, struct sluice_error *err)
+/* Text between added tokens that are found before normalization. first: nothing is before it. */
+static enum sluice_status encode_text(struct encoder *e, struct span text, bool first,
+                                      struct sluice_error *err)
 {
     e->normal.n = 0;
-    if (e->tokenizer->nfc && !normalize_nfc(text, &e->normal, &e->normalize, &text))
+    if (!normalize(&e->tokenizer->normalizer, text, &e->normal, &e->normalize, &text))
         return err_nomem(err, "normalization", text.len);
     struct added_walk walk;
     struct added_part part;
@@ -34,7 +35,8 @@ static enum sluice_status encode_text(struct encoder *e, struct span text, struc
         if (part.id >= 0)
             id_sink_put(&e->sink, (uint32_t)part.id);
         else
-            TRY(pretokenize(&e->tokenizer->pre, part.text, &e->pre, encode_piece, e, err));
+            TRY(pretokenize(&e->tokenizer->pre, part.text, first && part.text.data == text.data,
+                            &e->pre, encode_piece, e, err));
     }
     return SLUICE_OK;
 }
@@ -55,7 +57,7 @@ static enum sluice_status encode(struct encoder *e, struct span text, bool affix
         if (part.id >= 0)
             id_sink_put(&e->sink, (uint32_t)part.id);
         else
-            TRY(encode_text(e, part.text, err));
+            TRY(encode_text(e, part.text, part.text.data == text.data, err));
     }
     for (size_t i = 0; affixes && i < t->behind.n; i++) id_sink_put(&e->sink, t->behind.ids[i]);
     return SLUICE_OK;

@@ -1,7 +1,7 @@
 /*
- * A tokenizer of Hugging Face's tokenizer.json, byte-level BPE: text to ids as the `tokenizers`
- * library gives them, and back. Immutable after opening, shared by threads; a call has its own
- * scratch memory.
+ * A tokenizer of Hugging Face's tokenizer.json, byte-level BPE or SentencePiece's BPE with byte
+ * fallback: text to ids as the `tokenizers` library gives them, and back. Immutable after opening,
+ * shared by threads; a call has its own scratch memory.
  *
  * Text to ids: invalid UTF-8 becomes U+FFFD; added tokens are cut out; what lies between is
  * normalized and cut into pieces, each is encoded; the post-processor's tokens go around it all.
@@ -28,7 +28,8 @@ struct sluice_tokenizer {
     struct vocabulary vocab;
     struct bpe bpe;
     struct pretokenizer pre;
-    bool nfc;
+    struct normalizer normalizer;
+    bool strip_blank; /* a decoded text loses a blank that it begins with */
     struct token_affix before, behind;
     ARRAY(struct added_token) added;
     struct arena added_texts;          /* texts that normalization changed */
@@ -53,6 +54,23 @@ enum sluice_status tokenizer_missing(struct sluice_error *err);
 enum sluice_status tokenizer_parse(struct span json, const char *json_name, struct span config,
                                    const char *config_name, struct sluice_tokenizer **out,
                                    struct sluice_error *err);
+
+/*
+ * The same for a SentencePiece vocabulary without a list of merges: tokens join by score. scores[n]
+ * are those of the ids, n of them above every id of model.vocab.
+ */
+enum sluice_status tokenizer_parse_scored(struct span json, const char *json_name,
+                                          const float *scores, size_t n,
+                                          struct sluice_tokenizer **out, struct sluice_error *err);
+
+/*
+ * Reads normalizer and decoder (tokenizer_text.c). Errors: NO_TOKENIZER for kinds that are not
+ * known, FORMAT.
+ */
+enum sluice_status normalizer_read(struct sluice_tokenizer *tokenizer, const struct json_node *top,
+                                   struct sluice_error *err);
+enum sluice_status decoder_read(struct sluice_tokenizer *tokenizer, const struct json_node *top,
+                                struct sluice_error *err);
 
 /* Reads post_processor, and what tokenizer_config.json adds to it. Errors: NO_TOKENIZER, FORMAT. */
 enum sluice_status postprocess_read(struct sluice_tokenizer *tokenizer, const json_t *value,

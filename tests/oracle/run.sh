@@ -7,7 +7,7 @@ skip() {
     exit 77
 }
 command -v node >/dev/null || skip "node is not installed"
-if [ ! -d "$here/node_modules" ]; then
+if [ ! "$here/node_modules/.package-lock.json" -nt "$here/package-lock.json" ]; then
     command -v npm >/dev/null || skip "npm is not installed"
     (cd "$here" && npm ci --silent --fetch-retries=0 --fetch-timeout=30000) ||
         skip "'npm ci' in tests/oracle failed; without a network the packages cannot be had"

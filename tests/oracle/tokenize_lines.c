@@ -85,7 +85,7 @@ static int piece_record(const sluice_tokenizer *tokenizer, struct span text)
     struct sluice_error err;
     struct pretokenize_scratch scratch = {0};
     enum sluice_status status =
-        pretokenize(&tokenizer->pre, text, &scratch, print_piece, NULL, &err);
+        pretokenize(&tokenizer->pre, text, true, &scratch, print_piece, NULL, &err);
     pretokenize_scratch_release(&scratch);
     putchar('\n');
     return status ? fail(err.message) : 0;

@@ -59,15 +59,11 @@ static enum sluice_status open_bytes(struct gguf_bytes *f, struct sluice_tokeniz
 {
     struct arena arena = {0};
     struct gguf_header header;
-    struct text_buffer json = {0};
     *out = NULL;
     gguf_end(f, 1, 0);
     enum sluice_status status =
         gguf_parse(span_of(f->data, f->len), f->len, FILE_NAME, &arena, &header, &err);
-    if (status == SLUICE_OK) status = gguf_tokenizer_json(&header, FILE_NAME, &json, &err);
-    if (status == SLUICE_OK)
-        status = tokenizer_parse(text_span(&json), FILE_NAME, span_of(NULL, 0), "", out, &err);
-    text_release(&json);
+    if (status == SLUICE_OK) status = gguf_tokenizer_parse(&header, FILE_NAME, out, &err);
     gguf_release(&header);
     arena_release(&arena);
     free(f->data);
@@ -99,7 +95,7 @@ static void expect_pieces(const char *pre, const char *text, const char *want)
     if (!t) return;
     struct pretokenize_scratch scratch = {0};
     struct text_buffer got = {0};
-    CHECK_OK(pretokenize(&t->pre, span_str(text), &scratch, add_piece, &got, &err));
+    CHECK_OK(pretokenize(&t->pre, span_str(text), true, &scratch, add_piece, &got, &err));
     text_append(&got, "", 1);
     CHECK(strcmp((const char *)got.data, want) == 0, "%s: '%s' should be '%s'", pre,
           (const char *)got.data, want);

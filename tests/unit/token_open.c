@@ -123,7 +123,7 @@ static void test_kinds_that_are_not_known(void)
          "decoder is of type Sequence"},
         {{.fields = "\"dropout\":0.1,"}, UNKNOWN, "model.dropout is 0.1"},
         {{.fields = "\"dropout\":2,"}, FORMAT, "dropout is 2"},
-        {{.fields = "\"byte_fallback\":true,"}, UNKNOWN, "model.byte_fallback is set"},
+        {{.fields = "\"byte_fallback\":true,"}, UNKNOWN, "with byte_fallback only Metaspace"},
         {{.fields = "\"end_of_word_suffix\":\"</w>\","},
          UNKNOWN,
          "model.end_of_word_suffix is set"},

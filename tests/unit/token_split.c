@@ -21,7 +21,7 @@ static const char *pieces(const char *pre, const char *text)
     struct text_buffer out = {0};
     struct pretokenize_scratch scratch = {0};
     enum sluice_status status =
-        pretokenize(&t->pre, span_str(text), &scratch, join_piece, &out, &err);
+        pretokenize(&t->pre, span_str(text), true, &scratch, join_piece, &out, &err);
     snprintf(line, sizeof line, "%.*s", (int)out.n, (const char *)out.data);
     pretokenize_scratch_release(&scratch);
     text_release(&out);
