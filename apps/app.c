@@ -71,14 +71,18 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
 enum sluice_status app_open(struct app *app, sluice_engine **engine, struct sluice_error *err)
 {
     *engine = NULL;
-    struct buffer path = {0};
+    struct buffer path = {0}, heat = {0};
     enum sluice_status status = app_model_path(app, &path, err);
+    if (status == SLUICE_OK) status = app_read_heat(app, &heat, err);
     if (status == SLUICE_OK) {
         struct sluice_engine_options options;
         app_engine_options(app, &options);
+        options.heat = heat.len ? heat.data : NULL;
+        options.heat_len = heat.len;
         status = sluice_engine_open(engine, path.data, &options, err);
     }
     buffer_release(&path);
+    buffer_release(&heat);
     return status;
 }
 

@@ -37,6 +37,12 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options);
 SLUICE_NODISCARD enum sluice_status app_open(struct app *app, sluice_engine **engine,
                                              struct sluice_error *err);
 
+/* --heat: what the file holds, if there is one; and the new profile into it. */
+SLUICE_NODISCARD enum sluice_status app_read_heat(const struct app *app, struct buffer *heat,
+                                                  struct sluice_error *err);
+SLUICE_NODISCARD enum sluice_status
+app_write_heat(const struct app *app, const sluice_engine *engine, struct sluice_error *err);
+
 /* The engine's tokenizer; an error that says why there is none. */
 SLUICE_NODISCARD enum sluice_status app_tokenizer(const sluice_engine *engine,
                                                   const sluice_tokenizer **tokenizer,

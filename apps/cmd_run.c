@@ -289,7 +289,11 @@ static enum sluice_status conclude(struct run *run, enum sluice_status status,
         }
     }
     if (run->app->args->stats) say_stats(run);
-    return status;
+    struct sluice_error heat_err;
+    enum sluice_status heat = app_write_heat(run->app, run->engine, &heat_err);
+    if (heat == SLUICE_OK) return status;
+    *err = heat_err;
+    return heat;
 }
 
 enum sluice_status cmd_run(struct app *app, struct sluice_error *err)

@@ -147,6 +147,12 @@ struct sluice_engine_options {
      */
     bool verify;
     enum sluice_prefetch prefetch; /* default SLUICE_PREFETCH_OFF */
+    /*
+     * What sluice_engine_write_heat() wrote for this model, read during the call that opens: the
+     * experts that decoding used most are read into the slots then. NULL: no profile.
+     */
+    const void *heat;
+    size_t heat_len;
     bool plan_only; /* plan memory and I/O, but read no weights: evaluations give STATE */
 };
 
@@ -521,6 +527,16 @@ SLUICE_API void sluice_cache_sim_options_default(struct sluice_cache_sim_options
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_cache_sim(const void *trace, size_t len, const struct sluice_cache_sim_options *options,
                  struct sluice_error *err);
+
+/*
+ * A heat profile: how often decoding used each expert, of the profile that the engine was opened
+ * with and of what it evaluated since; about two bytes an expert, written in one piece. Errors:
+ * ARGUMENT (experts are mapped), NOMEM, and those of write.
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status sluice_engine_write_heat(const sluice_engine *engine,
+                                                                        sluice_write_fn *write,
+                                                                        void *user,
+                                                                        struct sluice_error *err);
 
 /* Statistics since the engine was opened */
 

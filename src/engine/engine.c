@@ -132,6 +132,7 @@ static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_erro
     TRY(model_init(&e->model, &e->checkpoint, &options, err));
     TRY(prefetch_open(e, err));
     TRY(verify_open(e, err));
+    TRY(heat_open(e, err));
     TRY(open_tokenizer(e, err));
     TRY(open_backend(e, err));
     return memory_open(e, err);
@@ -176,6 +177,7 @@ void sluice_engine_close(sluice_engine **engine)
     store_close(&e->store);
     resident_release(&e->resident);
     pack_check_release(&e->pack);
+    heat_release(&e->heat);
     layout_release(&e->layout);
     model_release(&e->model);
     checkpoint_release(&e->checkpoint);

@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "state/sequence.h"
 #include "store/expert_store.h"
+#include "store/heat.h"
 #include "store/pack_check.h"
 #include "store/prefetch_trial.h"
 #include "store/resident.h"
@@ -44,6 +45,7 @@ struct sluice_engine {
     pthread_mutex_t plan_lock; /* guards plan; run_lock is taken before it, never behind */
     struct resident resident;
     struct expert_store *store; /* NULL: experts are mapped */
+    struct heat heat;           /* as taken in at open */
     struct pack_check pack;     /* of a packed store, unless checking is off */
     bool packed;
     struct prefetch_trial prefetch; /* of SLUICE_PREFETCH_AUTO */
@@ -89,6 +91,16 @@ enum sluice_status verify_dense(const struct sluice_engine *e, const struct wmat
 /* store_check_fn of the engine. */
 enum sluice_status verify_expert(const void *user, const struct expert_bank *bank, uint32_t expert,
                                  const struct expert_view *view, struct sluice_error *err);
+
+/* heat_profile.c */
+
+/* Takes in the profile of the options. Errors: ARGUMENT (mapped), and those of heat_parse. */
+enum sluice_status heat_open(struct sluice_engine *e, struct sluice_error *err);
+/* Reads what the profile says into free slots. */
+enum sluice_status heat_warm(struct sluice_engine *e, struct sluice_error *err);
+
+/* study.c: tells one model's tensors from another's. */
+void model_fingerprint(const struct checkpoint *cp, uint8_t out[HEAT_FINGERPRINT_BYTES]);
 
 /* read_ahead.c */
 bool prefetch_can(const struct sluice_engine *e, enum prefetch_kind kind);

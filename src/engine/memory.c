@@ -160,7 +160,9 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
     e->plan.slots = store_bytes(e->store);
     e->plan.n_slots = store_slots(e->store);
     cpu_use_store(e->backend, e->store);
-    if (!e->options.preload || e->options.plan_only) return SLUICE_OK;
+    if (e->options.plan_only) return SLUICE_OK;
+    TRY(heat_warm(e, err));
+    if (!e->options.preload) return SLUICE_OK;
     return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
 }
 

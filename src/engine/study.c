@@ -29,7 +29,7 @@ static uint64_t mix(uint64_t hash, const void *data, size_t len)
 }
 
 /* FNV-1a, twice with different beginnings, over what tells one model's tensors from another's. */
-static void fingerprint(const struct checkpoint *cp, uint8_t out[TRACE_FINGERPRINT_BYTES])
+void model_fingerprint(const struct checkpoint *cp, uint8_t out[HEAT_FINGERPRINT_BYTES])
 {
     uint64_t hash[2] = {0xcbf29ce484222325u, 0x84222325cbf29ce4u};
     for (size_t i = 0; i < cp->n_tensors; i++) {
@@ -67,7 +67,7 @@ enum sluice_status sluice_trace_writer_open(sluice_trace_writer **writer,
     w->n_experts = m->n_experts;
     struct trace_header header = {
         .n_layers = m->n_banks, .n_experts = m->n_experts, .k = m->n_picks};
-    fingerprint(&engine->checkpoint, header.fingerprint);
+    model_fingerprint(&engine->checkpoint, header.fingerprint);
     enum sluice_status status = allocate_tally(w)
                                     ? trace_writer_open(&w->trace, &header, write, user, err)
                                     : err_nomem(err, "trace", 3 * w->n_experts * sizeof *w->tally);

@@ -180,6 +180,13 @@ static enum sluice_status ask_all(struct expert_store *s, struct sluice_error *e
     return start_loads(s, err);
 }
 
+static void count_uses(struct expert_store *s)
+{
+    struct step *step = &s->step;
+    step->bank->n_decode_steps++;
+    for (uint32_t i = 0; i < step->n; i++) s->uses[key_of(step, step->experts[i])]++;
+}
+
 enum sluice_status store_begin(struct expert_store *s, const struct expert_bank *bank,
                                const uint32_t *experts, uint32_t n, enum policy_use use,
                                struct sluice_error *err)
@@ -191,6 +198,7 @@ enum sluice_status store_begin(struct expert_store *s, const struct expert_bank 
     step->use = use;
     memcpy(step->experts, experts, n * sizeof *experts);
     for (uint32_t i = 0; i < n; i++) step->ranks[i] = rank_of(step, experts[i]);
+    if (use == USE_DECODE) count_uses(s);
     if (use != USE_GUESS) policy_step(policy_of(s), bank->index, step->ranks, n, use);
     guess_meets_step(s);
     enum sluice_status status = ask_all(s, err);
@@ -273,47 +281,101 @@ const struct expert_view *store_view(const struct expert_store *s, const struct 
 
 /* Preloading */
 
+/* What is loaded before any step: all there is room for, or what is chosen. */
+struct preload {
+    const bool *chosen; /* per key; NULL: all */
+    uint32_t *experts, *ready;
+};
+
 /* The absent experts of a bank, as many as free slots hold. */
 static uint32_t absent_experts(const struct expert_store *s, const struct bank_entry *b,
-                               uint32_t *experts)
+                               const struct preload *p)
 {
     uint32_t room = s->classes[b->class].n_free, n = 0;
-    for (uint32_t e = 0; e < b->bank->n_experts && n < room; e++)
-        if (s->slot_of[b->first_key + e] == (uint32_t)NONE) experts[n++] = e;
+    for (uint32_t e = 0; e < b->bank->n_experts && n < room; e++) {
+        uint32_t key = b->first_key + e;
+        if (s->slot_of[key] == (uint32_t)NONE && (!p->chosen || p->chosen[key]))
+            p->experts[n++] = e;
+    }
     return n;
 }
 
 static enum sluice_status preload_bank(struct expert_store *s, const struct bank_entry *b,
-                                       uint32_t *experts, uint32_t *ready, struct sluice_error *err)
+                                       const struct preload *p, struct sluice_error *err)
 {
-    uint32_t n = absent_experts(s, b, experts), left = n, got;
+    uint32_t n = absent_experts(s, b, p), left = n, got;
     if (n == 0) return SLUICE_OK;
-    TRY(store_begin(s, b->bank, experts, n, USE_GUESS, err));
+    TRY(store_begin(s, b->bank, p->experts, n, USE_GUESS, err));
     while (left) {
-        TRY(store_next(s, ready, b->bank->n_experts, true, &got, err));
-        for (uint32_t i = 0; i < got; i++) store_done(s, ready[i]);
+        TRY(store_next(s, p->ready, b->bank->n_experts, true, &got, err));
+        for (uint32_t i = 0; i < got; i++) store_done(s, p->ready[i]);
         left -= got;
     }
     return SLUICE_OK;
+}
+
+static enum sluice_status load_chosen(struct expert_store *s, const bool *chosen,
+                                      void (*progress)(void *user, uint64_t done, uint64_t total),
+                                      void *user, struct sluice_error *err)
+{
+    uint32_t most = 0;
+    for (uint32_t b = 0; b < s->n_banks; b++) most = max_u32(most, s->banks[b].bank->n_experts);
+    uint32_t *lists = calloc(2 * (size_t)most + 1, sizeof *lists);
+    if (!lists) return err_nomem(err, "preloading", most);
+    struct preload p = {chosen, lists, lists + most};
+    enum sluice_status status = SLUICE_OK;
+    struct store_stats before = s->stats; /* nobody asked for these experts yet */
+    for (uint32_t b = 0; b < s->n_banks && status == SLUICE_OK; b++) {
+        status = preload_bank(s, &s->banks[b], &p, err);
+        if (progress) progress(user, b + 1, s->n_banks);
+    }
+    s->stats = before;
+    free(lists);
+    return status;
 }
 
 enum sluice_status store_preload(struct expert_store *s,
                                  void (*progress)(void *user, uint64_t done, uint64_t total),
                                  void *user, struct sluice_error *err)
 {
-    uint32_t most = 0;
-    for (uint32_t b = 0; b < s->n_banks; b++) most = max_u32(most, s->banks[b].bank->n_experts);
-    uint32_t *lists = calloc(2 * (size_t)most + 1, sizeof *lists);
-    if (!lists) return err_nomem(err, "preloading", most);
-    enum sluice_status status = SLUICE_OK;
-    struct store_stats before = s->stats; /* nobody asked for these experts yet */
-    for (uint32_t b = 0; b < s->n_banks && status == SLUICE_OK; b++) {
-        status = preload_bank(s, &s->banks[b], lists, lists + most, err);
-        if (progress) progress(user, b + 1, s->n_banks);
+    return load_chosen(s, NULL, progress, user, err);
+}
+
+/* The first of the list that there are free slots for. */
+static void choose(const struct expert_store *s, const struct expert_place *places, size_t n,
+                   uint32_t *room, bool *chosen)
+{
+    for (uint32_t c = 0; c < s->n_classes; c++) room[c] = s->classes[c].n_free;
+    for (size_t i = 0; i < n; i++) {
+        const struct bank_entry *b = &s->banks[places[i].bank];
+        uint32_t key = b->first_key + places[i].expert;
+        if (room[b->class] == 0 || chosen[key] || s->slot_of[key] != (uint32_t)NONE) continue;
+        chosen[key] = true;
+        room[b->class]--;
     }
-    s->stats = before;
-    free(lists);
+}
+
+enum sluice_status store_warm(struct expert_store *s, const struct expert_place *places, size_t n,
+                              void (*progress)(void *user, uint64_t done, uint64_t total),
+                              void *user, struct sluice_error *err)
+{
+    bool *chosen = calloc((size_t)s->n_keys + 1, sizeof *chosen);
+    uint32_t *room = calloc((size_t)s->n_classes + 1, sizeof *room);
+    enum sluice_status status =
+        chosen && room ? SLUICE_OK : err_nomem(err, "warming expert slots", s->n_keys);
+    if (status == SLUICE_OK) {
+        choose(s, places, n, room, chosen);
+        status = load_chosen(s, chosen, progress, user, err);
+    }
+    free(chosen);
+    free(room);
     return status;
+}
+
+const uint32_t *store_uses(const struct expert_store *s, uint32_t bank, uint64_t *n_steps)
+{
+    *n_steps = s->banks[bank].n_decode_steps;
+    return s->uses + s->banks[bank].first_key;
 }
 
 void store_get_stats(const struct expert_store *s, struct store_stats *stats)

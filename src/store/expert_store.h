@@ -89,6 +89,16 @@ enum sluice_status store_preload(struct expert_store *store,
                                  void (*progress)(void *user, uint64_t done, uint64_t total),
                                  void *user, struct sluice_error *err);
 
+struct expert_place {
+    uint32_t bank, expert;
+};
+/* The same with experts that are named, the first of them as far as free slots go. */
+enum sluice_status store_warm(struct expert_store *store, const struct expert_place *places,
+                              size_t n, void (*progress)(void *user, uint64_t done, uint64_t total),
+                              void *user, struct sluice_error *err);
+/* Per expert of a bank, the decode steps that asked for it; of so many. */
+const uint32_t *store_uses(const struct expert_store *store, uint32_t bank, uint64_t *n_steps);
+
 /*
  * Lets slots have so many bytes from here on, between steps: at least one slot of each size stays,
  * and there are never more than experts. Experts that must leave do so in the policy's order, and

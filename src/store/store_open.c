@@ -96,8 +96,9 @@ static enum sluice_status add_banks(struct expert_store *s, const struct expert_
     s->guess.experts = calloc(most + 1, sizeof *s->guess.experts);
     s->slot_of = calloc(s->n_keys + 1, sizeof *s->slot_of);
     s->checked = calloc(s->n_keys + 1, sizeof *s->checked);
+    s->uses = calloc(s->n_keys + 1, sizeof *s->uses);
     if (!s->step.experts || !s->step.state || !s->step.ranks || !s->guess.experts || !s->slot_of ||
-        !s->checked)
+        !s->checked || !s->uses)
         return err_nomem(err, "expert store", s->n_keys * sizeof *s->slot_of);
     for (uint32_t k = 0; k < s->n_keys; k++) s->slot_of[k] = (uint32_t)NONE;
     return SLUICE_OK;
@@ -214,6 +215,7 @@ void store_close(struct expert_store **out)
     free(s->slots);
     free(s->slot_of);
     free(s->checked);
+    free(s->uses);
     free(s->step.experts);
     free(s->step.state);
     free(s->step.ranks);

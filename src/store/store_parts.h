@@ -56,13 +56,14 @@ struct bank_entry {
     uint32_t first_key;
     uint32_t first_rank; /* in its class */
     uint32_t class;
+    uint64_t n_decode_steps;
 };
 
 enum step_state { STEP_UNASKED, STEP_WAITING, STEP_COMING, STEP_READY, STEP_GIVEN };
 
 /* The step in progress. */
 struct step {
-    const struct bank_entry *bank;
+    struct bank_entry *bank;
     uint32_t *experts; /* ascending */
     uint32_t n;
     uint32_t n_left;  /* not given yet */
@@ -95,7 +96,8 @@ struct expert_store {
     uint32_t failed; /* slot of the step whose read failed, or NONE */
     store_check_fn *check;
     const void *check_user;
-    bool *checked; /* per key: the check accepted it once */
+    bool *checked;  /* per key: the check accepted it once */
+    uint32_t *uses; /* per key: decode steps that asked for it */
     struct step step;
     struct guess guess;
     struct store_stats stats;

@@ -206,6 +206,91 @@ static void test_callbacks(void)
     prompt_release(&p);
 }
 
+struct profile {
+    uint8_t bytes[4096];
+    size_t len;
+};
+
+static enum sluice_status take_profile(void *user, const void *data, size_t len,
+                                       struct sluice_error *write_err)
+{
+    struct profile *p = user;
+    (void)write_err;
+    CHECK(p->len + len <= sizeof p->bytes);
+    memcpy(p->bytes + p->len, data, len);
+    p->len += len;
+    return SLUICE_OK;
+}
+
+static enum sluice_status refuse_profile(void *user, const void *data, size_t len,
+                                         struct sluice_error *write_err)
+{
+    (void)user;
+    (void)data;
+    (void)len;
+    if (write_err) strcpy(write_err->message, "the disk is full");
+    return SLUICE_E_IO;
+}
+
+static struct sluice_stats stats_of(const sluice_engine *engine)
+{
+    struct sluice_stats stats = {.size = sizeof stats};
+    sluice_engine_get_stats(engine, &stats);
+    return stats;
+}
+
+/* The same tokens again, with slots that a profile filled, read far less; bits are the same. */
+static void test_heat(void)
+{
+    struct prompt p = reference();
+    struct sluice_engine_options o = small_options(some_budget());
+    o.policy = SLUICE_POLICY_LFU;
+    struct profile profile = {.len = 0};
+    uint64_t cold = 0;
+    for (unsigned round = 0; round < 3; round++) {
+        if (round) {
+            o.heat = profile.bytes;
+            o.heat_len = profile.len;
+        }
+        sluice_engine *engine = run_engine(storyteller, &o);
+        uint64_t filled = stats_of(engine).bytes_read;
+        CHECK((round > 0) == (filled > 0));
+        sluice_session *session = run_session_of(engine, CTX);
+        expect_tokens(&p, engine, session, 0, TOKENS);
+        struct sluice_stats stats = stats_of(engine);
+        if (round == 0) cold = stats.expert_misses;
+        CHECK(round == 0 || stats.expert_misses < cold / 2, "%u of %u",
+              (unsigned)stats.expert_misses, (unsigned)cold);
+        CHECK(sluice_engine_write_heat(engine, refuse_profile, NULL, &err) == SLUICE_E_IO);
+        CHECK(strcmp(err.message, "the disk is full") == 0);
+        profile.len = 0;
+        CHECK_OK(sluice_engine_write_heat(engine, take_profile, &profile, &err));
+        CHECK(profile.len == 40 + 2 * 256);
+        sluice_session_close(&session);
+        sluice_engine_close(&engine);
+    }
+    prompt_release(&p);
+}
+
+static void test_heat_of_another_model(void)
+{
+    struct sluice_engine_options o = run_options(SLUICE_FAST, 1);
+    sluice_engine *engine = run_engine(packed_model, &o);
+    struct profile profile = {.len = 0};
+    CHECK_OK(sluice_engine_write_heat(engine, take_profile, &profile, &err));
+    sluice_engine_close(&engine);
+    o.heat = profile.bytes;
+    o.heat_len = profile.len;
+    CHECK(sluice_engine_open(&engine, storyteller, &o, &err) == SLUICE_E_MISMATCH && !engine);
+    CHECK(strncmp(err.message, "heat profile: it is of a", 24) == 0, "%s", err.message);
+    o.io = SLUICE_IO_MMAP;
+    CHECK(sluice_engine_open(&engine, packed_model, &o, &err) == SLUICE_E_ARGUMENT && !engine);
+    o.heat = NULL;
+    engine = run_engine(packed_model, &o);
+    CHECK(sluice_engine_write_heat(engine, take_profile, &profile, &err) == SLUICE_E_ARGUMENT);
+    sluice_engine_close(&engine);
+}
+
 static void test_plan_only(void)
 {
     struct prompt p = reference();
@@ -236,6 +321,8 @@ static void test_plan_only(void)
     C(sessions_that_do_not_fit)                                                                    \
     C(budget_changes)                                                                              \
     C(callbacks)                                                                                   \
+    C(heat)                                                                                        \
+    C(heat_of_another_model)                                                                       \
     C(plan_only)
 
 CHECK_MAIN(CASES)
