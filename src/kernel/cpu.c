@@ -26,10 +26,10 @@ struct registers {
     uint32_t a, b, c, d;
 };
 
-static struct registers cpuid(uint32_t leaf)
+static struct registers cpuid(uint32_t leaf, uint32_t part)
 {
     struct registers r = {0, 0, 0, 0};
-    if (!__get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d)) r = (struct registers){0, 0, 0, 0};
+    if (!__get_cpuid_count(leaf, part, &r.a, &r.b, &r.c, &r.d)) r = (struct registers){0, 0, 0, 0};
     return r;
 }
 
@@ -48,15 +48,17 @@ static bool has(uint32_t word, uint32_t bits)
 uint32_t cpu_detect(void)
 {
     /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
+    const uint32_t avx_vnni = 1u << 4;
     const uint32_t ymm_state = 0x6, zmm_state = 0xe6;
-    struct registers base = cpuid(1);
-    struct registers extended = cpuid(7);
+    struct registers base = cpuid(1, 0);
+    struct registers extended = cpuid(7, 0);
     if (!has(base.c, bit_OSXSAVE | bit_AVX)) return 0;
     uint32_t state = saved_state();
     uint32_t features = 0;
     if (!has(state, ymm_state) || !has(base.c, bit_FMA | bit_F16C)) return 0;
     if (!has(extended.b, bit_AVX2)) return 0;
     features |= CPU_AVX2;
+    if (extended.a >= 1 && has(cpuid(7, 1).a, avx_vnni)) features |= CPU_AVX_VNNI;
     if (!has(state, zmm_state)) return features;
     if (!has(extended.b, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ)) return features;
     features |= CPU_AVX512;

@@ -62,16 +62,17 @@ enum { ATTENTION_BLOCK = 64 };
 /* Bytes of scratch that matmul_* may use per call for a matrix of cols columns. */
 static inline size_t matmul_scratch_bytes(uint32_t cols)
 {
-    return (size_t)cols * 4 * 8 + 4096;
+    return (size_t)cols * 72 + 98304;
 }
 
 /*
  * matmul_f32[type]   y[t * ldy + r] = sum_k W[r][k] * x[t * ldx + k], r in [row0, row1), t < n; f32
  *                    arithmetic; y is indexed by the absolute row r.
  * matmul_i8[type]    the same with rows t0 .. t0 + n of x; packed types only (NULL for others): for
- *                    each activation group, ascending, acc += idot * (scale * act scale) + bias *
- *                    act sum, every operation rounded to f32; so all instruction sets agree to the
- *                    bit. y row 0 is the row of t0.
+ *                    each weight group, ascending: part = idot * act scale of its first activation
+ *                    group, then part = fma(idot, act scale, part) for its others; acc = fma(part,
+ *                    scale, acc); acc = fma(bias, the act sums of the group added in order, acc);
+ *                    so all instruction sets agree to the bit. y row 0 is the row of t0.
  * matmul_t_f32[type] y[t * ldy + c] = sum_r W[r][c] * x[t * ldx + r], c in [col0, col1), t < n, r
  *                    ascending; f32 arithmetic
  * dequant_row[type]  y[k] = W[row][k], exact.

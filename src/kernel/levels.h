@@ -7,6 +7,7 @@
 
 void kernels_init_ref(struct kernels *k); /* every slot */
 void kernels_init_avx2(struct kernels *k);
+void kernels_init_avxvnni(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_vnni(struct kernels *k);
 

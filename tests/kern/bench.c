@@ -379,7 +379,8 @@ static void print_accuracy(const struct world *world, const struct kernels *k)
 
 void bench_run(const struct bench_options *options, uint64_t seed)
 {
-    static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+    static const char *const levels[] = {"scalar", "avx2",       "avxvnni",
+                                         "avx512", "avx512vnni", "neon"};
     struct world world = make_world(options, seed);
     struct kernels last;
     kernels_init(&last, cpu_detect());

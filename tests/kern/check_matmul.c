@@ -113,16 +113,16 @@ void check_matmul_f32(struct check *c, const struct kernels *k, enum wtype type)
     }
 }
 
-/* Activations of TOKENS rows as quantize_act8 of the reference gives them. */
-static struct act8 random_act8(struct check *c, uint32_t cols)
+/* Activations of some rows as quantize_act8 of the reference gives them. */
+static struct act8 random_act8(struct check *c, uint32_t cols, uint32_t tokens)
 {
     uint32_t groups = cols / ACT8_GROUP;
     struct act8 a = {.cols = cols,
-                     .q = operand_in("the activations", c, (size_t)TOKENS * cols, 1),
-                     .scale = in_f32(c, "the act scales", (size_t)TOKENS * groups),
-                     .sum = in_f32(c, "the act sums", (size_t)TOKENS * groups)};
+                     .q = operand_in("the activations", c, (size_t)tokens * cols, 1),
+                     .scale = in_f32(c, "the act scales", (size_t)tokens * groups),
+                     .sum = in_f32(c, "the act sums", (size_t)tokens * groups)};
     float *x = temporary(cols * sizeof *x);
-    for (uint32_t t = 0; t < TOKENS; t++) {
+    for (uint32_t t = 0; t < tokens; t++) {
         enum pattern pattern = (enum pattern)((c->round + t) % PATTERN_COUNT);
         fill(c, x, cols, pattern);
         if (rng_below(&c->rng, 16) == 0) x[rng_below(&c->rng, cols)] = t % 2 ? NAN : INFINITY;
@@ -170,6 +170,24 @@ static void check_i8_values(const struct product *p, const float *y)
         }
 }
 
+/* More tokens than any kernel takes at once: the bits that each has alone. */
+static void check_many_tokens(struct product *p)
+{
+    enum { MANY = 67 };
+    const struct wmat *w = &p->m.w;
+    p->act = random_act8(p->c, w->cols, MANY);
+    float *y = out_f32(p->c, "y", (size_t)MANY * w->rows);
+    float *alone = out_f32(p->c, "y of one token", w->rows);
+    void *scratch = operand_out("the scratch", p->c, matmul_scratch_bytes(w->cols), 1);
+    run_product(p, p->k, 0, w->rows, 0, MANY, y, w->rows, scratch);
+    for (uint32_t t = 0; t < MANY; t++) {
+        run_product(p, p->k, 0, w->rows, t, 1, alone, w->rows, scratch);
+        for (uint32_t r = 0; r < w->rows; r++)
+            if (!isnan(alone[r]) || !isnan(y[t * w->rows + r]))
+                expect_bits(p->c, "y", t * w->rows + r, y[t * w->rows + r], alone[r]);
+    }
+}
+
 void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
 {
     for (c->round = 0; c->round < 48; c->round++) {
@@ -177,12 +195,13 @@ void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
         struct shape s = shape_of(c, type);
         struct product p = {.c = c, .k = k, .packed = true};
         p.m = random_weights(c, type, s.rows, s.cols, s.group);
-        p.act = random_act8(c, s.cols);
+        p.act = random_act8(c, s.cols, TOKENS);
         float *y = out_f32(c, "y", (size_t)TOKENS * s.rows);
         void *scratch = operand_out("the scratch", c, matmul_scratch_bytes(s.cols), 1);
         run_product(&p, k, 0, s.rows, 0, TOKENS, y, s.rows, scratch);
         check_i8_values(&p, y);
         check_splits(&p, y);
+        if (c->round % 16 == 7) check_many_tokens(&p);
     }
 }
 

@@ -3,7 +3,7 @@
 
 #include "kerncheck.h"
 
-enum { REGIONS = 24, CANARY = 256, CANARY_BYTE = 0xa5, MARGIN = 4096 };
+enum { REGIONS = 32, CANARY = 256, CANARY_BYTE = 0xa5, MARGIN = 4096 };
 
 static struct region {
     const char *name;

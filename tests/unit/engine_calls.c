@@ -252,7 +252,8 @@ static double distance(const float *want, const float *have, size_t n)
 
 static void test_instruction_sets_agree(void)
 {
-    static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+    static const char *const levels[] = {"scalar", "avx2",       "avxvnni",
+                                         "avx512", "avx512vnni", "neon"};
     struct sluice_engine_options o = run_options(SLUICE_EXACT, 1);
     struct sluice_engine_info info = {.size = sizeof info};
     struct prompt want = {0};

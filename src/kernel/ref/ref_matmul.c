@@ -45,23 +45,26 @@ static int32_t dot_i8(const uint8_t *w, const int8_t *x)
 }
 
 /*
- * The one order of operations of matmul_i8, at every instruction set: per activation group, in
- * ascending order, acc += idot * (scale * act_scale) + bias * act_sum, each operation rounded.
+ * The one order of operations of matmul_i8, at every instruction set: the activation groups of a
+ * weight group are added up, then scaled; idot is exact.
  */
 static float row_dot_i8(const struct wmat *w, uint32_t row, const uint8_t *q, const struct act8 *x,
                         size_t t)
 {
-    uint32_t act_groups = w->cols / ACT8_GROUP;
-    size_t groups = w->cols / w->group;
+    uint32_t groups = w->cols / w->group, per_group = w->group / ACT8_GROUP;
     const int8_t *xq = x->q + t * w->cols;
-    const float *x_scale = x->scale + t * act_groups;
-    const float *x_sum = x->sum + t * act_groups;
+    const float *x_scale = x->scale + t * groups * per_group;
+    const float *x_sum = x->sum + t * groups * per_group;
     float acc = 0;
-    for (uint32_t a = 0; a < act_groups; a++) {
-        size_t g = row * groups + a * ACT8_GROUP / w->group;
-        float scale = ref_bf16_at(w->scales, g) * x_scale[a];
-        float idot = (float)dot_i8(q + a * ACT8_GROUP, xq + a * ACT8_GROUP);
-        acc += idot * scale + ref_bf16_at(w->biases, g) * x_sum[a];
+    for (uint32_t g = 0; g < groups; g++) {
+        float part = 0, total = 0;
+        for (uint32_t j = 0; j < per_group; j++, q += ACT8_GROUP, xq += ACT8_GROUP) {
+            float idot = (float)dot_i8(q, xq);
+            part = j == 0 ? idot * *x_scale++ : fmaf(idot, *x_scale++, part);
+            total = j == 0 ? *x_sum++ : total + *x_sum++;
+        }
+        acc = fmaf(part, ref_bf16_at(w->scales, (size_t)row * groups + g), acc);
+        acc = fmaf(ref_bf16_at(w->biases, (size_t)row * groups + g), total, acc);
     }
     return acc;
 }

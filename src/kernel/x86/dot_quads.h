@@ -1,12 +1,27 @@
 /*
  * Exact products of quads: u8 weights of LANES rows with four s8 activations that all rows share.
- * Without VNNI the sums of pairs are kept in 16 bits for as many quads as cannot overflow them;
- * 8-bit weights go through 16-bit products.
+ * Without VNNI a pair of products is added in 16 bits, and as many pairs are summed there as cannot
+ * overflow; 8-bit weights are two planes of 4 bits, of which the high one counts sixteen times.
  */
 #ifndef SLUICE_KERNEL_DOT_QUADS_H
 #define SLUICE_KERNEL_DOT_QUADS_H
 
 #include "kernel/x86/unpack_quads.h"
+
+/* A tile is vectors of rows by tokens; this many fit the registers. */
+enum { TILE_VECTORS = 2, TILE_TOKENS = LANES == 16 ? 4 : 2 };
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define HAS_DPBUSD 1
+#else
+#define HAS_DPBUSD 0
+#endif
+
+/* Planes of 8 quads that a group of such weights is unpacked to. */
+INLINE uint32_t planes_of(uint32_t bits)
+{
+    return bits == 8 && !HAS_DPBUSD ? 2 : 1;
+}
 
 INLINE vi broadcast_quad(const int8_t *x)
 {
@@ -15,27 +30,56 @@ INLINE vi broadcast_quad(const int8_t *x)
     return vi_set(quad);
 }
 
-struct dot {
-    vi sum;
-    vi pairs; /* 16 bits each */
-};
+#if HAS_DPBUSD
+
+#if defined(__AVX512VNNI__)
+#define DPBUSD _mm512_dpbusd_epi32
+#else
+#define DPBUSD _mm256_dpbusd_avx_epi32
+#endif
+
+/* The quads of a group with `tokens` rows of activations, `ldx` apart; all but those constants. */
+INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *x, size_t ldx,
+                     uint32_t tokens, uint32_t bits, vi idot[TILE_VECTORS][TILE_TOKENS])
+{
+    (void)bits;
+    UNROLL
+    for (uint32_t r = 0; r < vectors; r++) UNROLL
+    for (uint32_t t = 0; t < tokens; t++) idot[r][t] = vi_set(0);
+    UNROLL
+    for (uint32_t j = 0; j < QUADS; j++) {
+        vi w[TILE_VECTORS];
+        UNROLL
+        for (uint32_t r = 0; r < vectors; r++) {
+            w[r] = vi_load(quads + (j * vectors + r) * 4 * LANES);
+            PIN(w[r]);
+        }
+        UNROLL
+        for (uint32_t t = 0; t < tokens; t++) {
+            vi v = broadcast_quad(x + t * ldx + j * 4);
+            UNROLL
+            for (uint32_t r = 0; r < vectors; r++) {
+                idot[r][t] = DPBUSD(idot[r][t], w[r], v);
+                PIN(idot[r][t]);
+            }
+        }
+    }
+}
+
+#undef DPBUSD
+
+#else
 
 #if defined(__AVX512F__)
 #define MADDUBS _mm512_maddubs_epi16
 #define MADD _mm512_madd_epi16
 #define ADD16 _mm512_add_epi16
 #define SET16 _mm512_set1_epi16
-#define SRL16 _mm512_srli_epi16
-#define SLL16 _mm512_slli_epi16
-#define SRA16 _mm512_srai_epi16
 #else
 #define MADDUBS _mm256_maddubs_epi16
 #define MADD _mm256_madd_epi16
 #define ADD16 _mm256_add_epi16
 #define SET16 _mm256_set1_epi16
-#define SRL16 _mm256_srli_epi16
-#define SLL16 _mm256_slli_epi16
-#define SRA16 _mm256_srai_epi16
 #endif
 
 /* How many products of a pair, each at most 127 * (2^bits - 1), 16 bits hold. */
@@ -44,42 +88,66 @@ INLINE uint32_t quads_per_flush(uint32_t bits)
     switch (bits) {
     case 5: return 4;
     case 6: return 2;
-    default: return 8;
+    default: return QUADS;
     }
 }
 
-INLINE struct dot dot_zero(void)
+/* One plane, counted `times`; more: added to what idot holds. */
+INLINE void dot_plane(const uint8_t *quads, uint32_t vectors, const int8_t *x, size_t ldx,
+                      uint32_t tokens, uint32_t bits, int16_t times, bool more,
+                      vi idot[TILE_VECTORS][TILE_TOKENS])
 {
-    return (struct dot){vi_set(0), vi_set(0)};
+    const uint32_t period = quads_per_flush(bits);
+    vi pairs[TILE_VECTORS][TILE_TOKENS];
+    UNROLL
+    for (uint32_t r = 0; r < vectors; r++) UNROLL
+    for (uint32_t t = 0; t < tokens; t++) {
+        pairs[r][t] = vi_set(0);
+        if (!more) idot[r][t] = vi_set(0);
+    }
+    UNROLL
+    for (uint32_t j = 0; j < QUADS; j++) {
+        vi w[TILE_VECTORS];
+        UNROLL
+        for (uint32_t r = 0; r < vectors; r++) {
+            w[r] = vi_load(quads + (j * vectors + r) * 4 * LANES);
+            PIN(w[r]);
+        }
+        UNROLL
+        for (uint32_t t = 0; t < tokens; t++) {
+            vi v = broadcast_quad(x + t * ldx + j * 4);
+            UNROLL
+            for (uint32_t r = 0; r < vectors; r++) {
+                vi pair = MADDUBS(w[r], v);
+                pairs[r][t] = j % period == 0 ? pair : ADD16(pairs[r][t], pair);
+                PIN(pairs[r][t]);
+            }
+        }
+        if ((j + 1) % period != 0) continue;
+        UNROLL
+        for (uint32_t t = 0; t < tokens; t++) UNROLL
+        for (uint32_t r = 0; r < vectors; r++) {
+            vi sum = MADD(pairs[r][t], SET16(times));
+            idot[r][t] = vi_add(idot[r][t], sum);
+        }
+    }
 }
 
-/* Quad i of 8; bits is a constant at every call. */
-INLINE void dot_add(struct dot *d, vi w, const int8_t *x, uint32_t i, uint32_t bits)
+/* The quads of a group with `tokens` rows of activations, `ldx` apart; all but those constants. */
+INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *x, size_t ldx,
+                     uint32_t tokens, uint32_t bits, vi idot[TILE_VECTORS][TILE_TOKENS])
 {
-    vi v = broadcast_quad(x + i * 4);
-#if defined(__AVX512VNNI__)
-    (void)bits;
-    d->sum = _mm512_dpbusd_epi32(d->sum, w, v);
-#else
-    if (bits == 8) {
-        vi even = MADD(vi_and(w, SET16(0xff)), SRA16(SLL16(v, 8), 8));
-        vi odd = MADD(SRL16(w, 8), SRA16(v, 8));
-        d->sum = vi_add(d->sum, vi_add(even, odd));
-        return;
-    }
-    uint32_t period = quads_per_flush(bits);
-    vi pairs = MADDUBS(w, v);
-    d->pairs = i % period == 0 ? pairs : ADD16(d->pairs, pairs);
-    if ((i + 1) % period == 0) d->sum = vi_add(d->sum, MADD(d->pairs, SET16(1)));
-#endif
+    dot_plane(quads, vectors, x, ldx, tokens, bits, 1, false, idot);
+    if (planes_of(bits) == 2)
+        dot_plane(quads + QUADS * vectors * 4 * LANES, vectors, x, ldx, tokens, bits, 16, true,
+                  idot);
 }
 
 #undef MADDUBS
 #undef MADD
 #undef ADD16
 #undef SET16
-#undef SRL16
-#undef SLL16
-#undef SRA16
+
+#endif
 
 #endif

@@ -13,6 +13,12 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+/* Before a loop of a constant count whose index must become constants. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 #if defined(__AVX512F__)
 #include "kernel/x86/simd_avx512.h"
@@ -20,11 +26,23 @@
 #include "kernel/x86/simd_avx2.h"
 #endif
 
+/*
+ * Here and now v is in a register. Compilers turn a chain of integer additions into a tree, whose
+ * leaves do not fit the registers; between two of these they cannot.
+ */
+#if defined(__AVX512F__)
+#define PIN(v) __asm__ volatile("" : "+v"(v))
+#else
+#define PIN(v) __asm__ volatile("" : "+x"(v))
+#endif
+
 /* Names of this set's own functions. */
 #if defined(__AVX512VNNI__)
 #define SET(name) name##_vnni
 #elif defined(__AVX512F__)
 #define SET(name) name##_avx512
+#elif defined(__AVXVNNI__)
+#define SET(name) name##_avxvnni
 #else
 #define SET(name) name##_avx2
 #endif

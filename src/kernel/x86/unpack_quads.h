@@ -1,10 +1,9 @@
 /*
- * One group of 32 packed values of LANES rows, given as `bits` vectors of dwords
- * (transpose.h), to
- * eight vectors of quads: four unsigned bytes per row. In natural order quad i holds values 4i ..
- * 4i + 3. Where the fields of a dword come out cheaper in another order, field order is that one:
- * 4 bits: quads 2i and 2i + 1 hold the even and the odd values of the i-th eight; 2 bits: quad
- * 4i + j holds values j, j + 4, j + 8, j + 12 of the i-th sixteen.
+ * One group of 32 packed values of LANES rows, given as `bits` vectors of dwords (transpose.h), to
+ * eight vectors of quads: four unsigned bytes per row. Quad i holds values 4i .. 4i + 3, but where
+ * the fields of a dword come out cheaper in another order, it is that one: 4 bits: quads 2i and 2i
+ * + 1 hold the even and the odd values of the i-th eight; 2 bits: quad 4i + j holds values j, j +
+ * 4, j + 8, j + 12 of the i-th sixteen.
  */
 #ifndef SLUICE_KERNEL_UNPACK_QUADS_H
 #define SLUICE_KERNEL_UNPACK_QUADS_H
@@ -18,32 +17,6 @@ enum { QUADS = 8 };
 INLINE bool has_field_order(uint32_t bits)
 {
     return bits == 4 || bits == 2;
-}
-
-/* byte i of each dword in all four bytes */
-INLINE vi repeat_byte(vi v, uint32_t i)
-{
-    const int32_t step = 0x04040404;
-    int32_t at = (int32_t)(i * 0x01010101);
-    __m128i pick = _mm_setr_epi32(at, at + step, at + 2 * step, at + 3 * step);
-#if defined(__AVX512F__)
-    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(pick));
-#else
-    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pick));
-#endif
-}
-
-/* byte i, byte i, byte i + 1, byte i + 1 of each dword */
-INLINE vi repeat_two_bytes(vi v, uint32_t i)
-{
-    const int32_t step = 0x04040404;
-    int32_t at = (int32_t)(i * 0x01010101 + 0x01010000);
-    __m128i pick = _mm_setr_epi32(at, at + step, at + 2 * step, at + 3 * step);
-#if defined(__AVX512F__)
-    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(pick));
-#else
-    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pick));
-#endif
 }
 
 INLINE void unpack2_fields(const vi *packed, vi *q)
@@ -65,26 +38,6 @@ INLINE void unpack4_fields(const vi *packed, vi *q)
         vi d = packed[i];
         q[2 * i] = vi_and(d, mask);
         q[2 * i + 1] = vi_and(vi_srl(d, 4), mask);
-    }
-}
-
-INLINE void unpack2_natural(const vi *packed, vi *q)
-{
-    for (uint32_t i = 0; i < QUADS; i++) {
-        vi b = repeat_byte(packed[i / 4], i % 4);
-        vi v = vi_and(b, vi_set(0x03));
-        v = vi_and_or(vi_srl(b, 2), vi_set(0x0300), v);
-        v = vi_and_or(vi_srl(b, 4), vi_set(0x030000), v);
-        q[i] = vi_and_or(vi_srl(b, 6), vi_set(0x03000000), v);
-    }
-}
-
-INLINE void unpack4_natural(const vi *packed, vi *q)
-{
-    for (uint32_t i = 0; i < QUADS; i++) {
-        vi b = repeat_two_bytes(packed[i / 2], i % 2 * 2);
-        vi even = vi_and(b, vi_set(0x000f000f));
-        q[i] = vi_and_or(vi_srl(b, 4), vi_set(0x0f000f00), even);
     }
 }
 
@@ -111,23 +64,11 @@ INLINE void unpack_odd_width(const vi *packed, uint32_t bits, vi *q)
     }
 }
 
-INLINE void unpack_quads(const vi *packed, uint32_t bits, bool field_order, vi *q)
+INLINE void unpack_quads(const vi *packed, uint32_t bits, vi *q)
 {
     switch (bits) {
-    case 2:
-        if (field_order) {
-            unpack2_fields(packed, q);
-        } else {
-            unpack2_natural(packed, q);
-        }
-        break;
-    case 4:
-        if (field_order) {
-            unpack4_fields(packed, q);
-        } else {
-            unpack4_natural(packed, q);
-        }
-        break;
+    case 2: unpack2_fields(packed, q); break;
+    case 4: unpack4_fields(packed, q); break;
     case 8:
         for (uint32_t i = 0; i < QUADS; i++) q[i] = packed[i];
         break;

@@ -1,91 +1,185 @@
 /*
- * Integer products with the rows in the lanes: LANES rows are turned so that a vector holds the
- * same four values of each, an activation quad is broadcast to all, and the float part of a group
- * (kernel.h gives its order) is one vector operation each. So a (row, token) pair sees the same
- * operations whatever its neighbours are, and on every machine.
+ * Integer products with the rows in the lanes, where the float part of a group (kernel.h gives its
+ * order) is one vector operation each: so a (row, token) pair sees the same operations whatever its
+ * neighbours are, and on every machine.
  *
- * One token: weights are unpacked and used on the fly. More: the rows are unpacked to scratch once
- * and serve tiles of tokens; few tokens have their activations put in field order to save work.
+ * One token: weights are used where they lie (dot_rows.h). More: a panel of rows and columns is
+ * unpacked to the first-level cache and serves all tokens of a block in tiles (dot_quads.h); the
+ * results of a panel wait in y for the next one.
  */
 #include "base/bits.h"
-#include "kernel/x86/dot_quads.h"
+#include "kernel/x86/dot_rows.h"
 #include "kernel/x86/transpose.h"
 #include "kernel/x86/x86.h"
 
-enum { GROUP_BYTES = QUADS * 4 * LANES, FEW_TOKENS = 8, TILE = LANES == 16 ? 8 : 4 };
-
-/* Up to LANES rows; where there are fewer, the others are zero rows in scratch. */
-struct rows {
-    const uint8_t *data, *scales, *biases;
-    size_t stride, meta_stride; /* bytes from row to row */
-    uint32_t count;
+enum {
+    PANEL_COLS = 1024,
+    PANEL_ACTS = PANEL_COLS / ACT8_GROUP,
+    TOKEN_BLOCK = 64,
+    PREFETCH_BYTES = 4096, /* at least so far ahead */
+    MAX_DWORDS = 20,       /* of groups_at_once groups */
 };
 
-/* scratch: [groups][LANES] scales, as many biases, then what the path needs. */
+/* scratch: [groups][ROWS or vectors of LANES] scales, as many biases, unpacked rows, activations */
 struct work {
     const struct wmat *w;
     const struct act8 *x;
-    uint32_t act_groups, groups;
-    uint32_t group_shift; /* a weight group is 2^group_shift activation groups */
-    float *scales, *biases;
-    uint8_t *quads;  /* [act_groups][GROUP_BYTES] */
-    int8_t *ordered; /* [FEW_TOKENS][cols], activations in field order */
+    uint32_t per_group;     /* activation groups of a weight group */
+    float *scales, *biases; /* one token: of 8 rows; else of a panel */
+    uint8_t *quads;         /* of a panel: [PANEL_ACTS][planes][QUADS][vectors][4 * LANES] */
+    uint8_t *padded;        /* 8 rows and what belongs to them */
+    int8_t *ordered;        /* activations in the order that the weights want */
 };
 
 INLINE struct work plan_work(const struct wmat *w, const struct act8 *x, void *scratch)
 {
+    enum { PANEL_BYTES = PANEL_ACTS * 2 * QUADS * TILE_VECTORS * 4 * LANES };
     struct work k = {.w = w, .x = x, .scales = scratch_aligned(scratch)};
-    k.act_groups = w->cols / ACT8_GROUP;
-    k.groups = w->cols / w->group;
-    k.group_shift = (uint32_t)__builtin_ctz(w->group / ACT8_GROUP);
-    k.biases = k.scales + (size_t)k.groups * LANES;
-    k.quads = (uint8_t *)(k.biases + (size_t)k.groups * LANES);
-    k.ordered = (int8_t *)k.quads + (size_t)k.act_groups * GROUP_BYTES;
+    size_t metas = max_u32(w->cols / w->group * ROWS, PANEL_ACTS * TILE_VECTORS * LANES);
+    k.per_group = w->group / ACT8_GROUP;
+    k.biases = k.scales + metas;
+    k.quads = (uint8_t *)(k.biases + metas);
+    k.ordered = (int8_t *)k.quads + PANEL_BYTES;
+    k.padded = (uint8_t *)k.ordered + 2 * (size_t)w->cols;
     return k;
 }
 
-INLINE struct rows rows_at(const struct wmat *w, uint32_t row, uint32_t count)
+/* One token */
+
+INLINE struct rows rows_at(const struct wmat *w, uint32_t row)
 {
     size_t meta = w->cols / w->group * 2ul;
     return (struct rows){.data = w->data + row * row_bytes(w),
                          .scales = w->scales + row * meta,
                          .biases = w->biases + row * meta,
                          .stride = row_bytes(w),
-                         .meta_stride = meta,
-                         .count = count};
+                         .meta_stride = meta};
 }
 
-INLINE float *bf16_lanes(const uint8_t *p, const struct rows *rows, float *out)
+INLINE uint8_t *pad(uint8_t *out, const uint8_t *rows, size_t stride, uint32_t count)
 {
-    for (uint32_t r = 0; r < LANES; r++) {
-        uint32_t bits = 0;
-        if (r < rows->count) memcpy((uint8_t *)&bits + 2, p + r * rows->meta_stride, 2);
-        memcpy(out + r, &bits, sizeof bits);
-    }
-    return out + LANES;
+    memcpy(out, rows, count * stride);
+    memset(out + count * stride, 0, (ROWS - count) * stride);
+    return out + ROWS * stride;
 }
 
-/* bf16 [rows][groups] to f32 [groups][LANES]. */
-INLINE void turn_bf16(const uint8_t *p, const struct rows *rows, uint32_t groups, float *out)
+/* Fewer rows than eight, and zero rows for the others. */
+INLINE struct rows padded_rows(const struct work *k, uint32_t row, uint32_t count)
+{
+    struct rows rows = rows_at(k->w, row), padded = rows;
+    uint8_t *scales = pad(k->padded, rows.data, rows.stride, count);
+    uint8_t *biases = pad(scales, rows.scales, rows.meta_stride, count);
+    pad(biases, rows.biases, rows.meta_stride, count);
+    padded.data = k->padded;
+    padded.scales = scales;
+    padded.biases = biases;
+    return padded;
+}
+
+/* bytes from p on, to the second-level cache. */
+INLINE void prefetch(const uint8_t *p, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
+INLINE void prefetch_meta(const struct rows *rows)
+{
+    size_t bytes = ROWS * rows->meta_stride;
+    prefetch(rows->scales + bytes, bytes);
+    prefetch(rows->biases + bytes, bytes);
+}
+
+/*
+ * Results of eight rows; per_group and bits are constants at every call. Rows lie one after the
+ * other, so before a step uses some bytes of each, as many are fetched from further on.
+ */
+INLINE __m256 rows_dot(const struct work *k, const struct rows *rows, size_t token,
+                       uint32_t per_group, uint32_t bits)
+{
+    const uint32_t acts = k->w->cols / ACT8_GROUP;
+    const float *act_scale = k->x->scale + token * acts, *act_sum = k->x->sum + token * acts;
+    const float *scale = k->scales, *bias = k->biases;
+    struct sums s = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    const uint8_t *ahead = rows->data + max_size(ROWS * rows->stride, PREFETCH_BYTES);
+    uint32_t a = 0;
+    for (; a + 2 <= acts; a += 2) {
+        __m256i idot[2];
+        prefetch(ahead + (size_t)a * ROWS * bits * 4, 2 * ROWS * bits * 4);
+        dot_groups(rows, k->ordered, a, 2, bits, idot);
+        for (uint32_t j = 0; j < 2; j++) {
+            bool last = (a + j) % per_group == per_group - 1;
+            add_group(&s, idot[j], act_scale[a + j], act_sum[a + j], (a + j) % per_group == 0, last,
+                      scale, bias);
+            if (last) scale += ROWS, bias += ROWS;
+        }
+    }
+    if (a < acts) {
+        __m256i idot[2];
+        dot_groups(rows, k->ordered, a, 1, bits, idot);
+        add_group(&s, idot[0], act_scale[a], act_sum[a], true, true, scale, bias);
+    }
+    return s.acc;
+}
+
+INLINE __m256 rows_result(const struct work *k, const struct rows *rows, size_t token,
+                          uint32_t bits)
+{
+    const uint32_t groups = k->w->cols / k->w->group;
+    turn_bf16_rows(rows->scales, rows->meta_stride, groups, k->scales);
+    turn_bf16_rows(rows->biases, rows->meta_stride, groups, k->biases);
+    switch (k->per_group) {
+    case 1: return rows_dot(k, rows, token, 1, bits);
+    case 2: return rows_dot(k, rows, token, 2, bits);
+    default: return rows_dot(k, rows, token, 4, bits);
+    }
+}
+
+INLINE void one_token(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
+                      uint32_t bits, float *y)
+{
+    order_row(k->x->q + token * k->w->cols, k->w->cols, bits, k->ordered);
+    if (row1 - row0 < ROWS) {
+        float results[ROWS];
+        struct rows rows = padded_rows(k, row0, row1 - row0);
+        _mm256_storeu_ps(results, rows_result(k, &rows, token, bits));
+        memcpy(y + row0, results, (row1 - row0) * sizeof *y);
+        return;
+    }
+    for (uint32_t r = row0; r < row1; r += ROWS) {
+        /* The last rows again rather than fewer: the same bits twice. */
+        r = min_u32(r, row1 - ROWS);
+        struct rows rows = rows_at(k->w, r);
+        prefetch_meta(&rows);
+        _mm256_storeu_ps(y + r, rows_result(k, &rows, token, bits));
+    }
+}
+
+/* Many tokens */
+
+/* Rows [row, row + vectors * LANES) and activation groups [act, act + acts). */
+struct panel {
+    uint32_t row, vectors, act, acts;
+};
+
+/* bf16 of LANES rows to f32 [groups], `step` floats apart. */
+INLINE void turn_bf16(const uint8_t *p, size_t stride, uint32_t groups, size_t step, float *out)
 {
     const vi high_half = vi_set((int32_t)0xffff0000u);
     uint32_t g = 0;
-    for (; g + 8 <= groups && rows->count == LANES; g += 8, p += 16) {
+    for (; g + 8 <= groups; g += 8, p += 16) {
         vi pairs[4];
-        transpose_quad(p, rows->meta_stride, pairs);
-        for (uint32_t i = 0; i < 4; i++, out += 2 * LANES) {
+        transpose_quad(p, stride, pairs);
+        for (uint32_t i = 0; i < 4; i++, out += 2 * step) {
             vf_store(out, vf_bits(vi_sll(pairs[i], 16)));
-            vf_store(out + LANES, vf_bits(vi_and(pairs[i], high_half)));
+            vf_store(out + step, vf_bits(vi_and(pairs[i], high_half)));
         }
     }
-    for (; g < groups; g++, p += 2) out = bf16_lanes(p, rows, out);
-}
-
-/* acc + (idot * (scale * act_scale) + bias * act_sum) */
-INLINE vf add_group(vf acc, vi idot, vf scale, vf bias, float act_scale, float act_sum)
-{
-    vf product = vf_mul(vf_from_int(idot), vf_mul(scale, vf_set(act_scale)));
-    return vf_add(acc, vf_add(product, vf_mul(bias, vf_set(act_sum))));
+    for (; g < groups; g++, p += 2, out += step)
+        for (uint32_t r = 0; r < LANES; r++) {
+            uint32_t bits = 0;
+            memcpy((uint8_t *)&bits + 2, p + r * stride, 2);
+            memcpy(out + r, &bits, sizeof bits);
+        }
 }
 
 /* Activation groups that make whole quads of dwords. */
@@ -94,152 +188,187 @@ INLINE uint32_t groups_at_once(uint32_t bits)
     return bits % 4 == 0 ? 1 : bits % 2 == 0 ? 2 : 4;
 }
 
-enum { MAX_DWORDS = 20 }; /* of groups_at_once groups */
-
-/* count groups from group a on, turned; one activation row. */
-INLINE vf dot_groups(const struct work *k, const struct rows *rows, const int8_t *x, size_t token,
-                     uint32_t a, uint32_t count, uint32_t bits, vf acc)
+INLINE void store_quads(const vi *q, uint32_t vectors, uint32_t bits, uint8_t *out)
 {
-    vi turned[MAX_DWORDS];
-    transpose_dwords(rows->data + (size_t)a * bits * 4, rows->stride, count * bits, turned);
-    for (uint32_t i = 0; i < count; i++, a++) {
-        struct dot d = dot_zero();
-        vi q[QUADS];
-        unpack_quads(turned + i * bits, bits, true, q);
-        for (uint32_t j = 0; j < QUADS; j++) dot_add(&d, q[j], x + (size_t)a * ACT8_GROUP, j, bits);
-        vf scale = vf_load(k->scales + (size_t)(a >> k->group_shift) * LANES);
-        vf bias = vf_load(k->biases + (size_t)(a >> k->group_shift) * LANES);
-        size_t at = token * k->act_groups + a;
-        acc = add_group(acc, d.sum, scale, bias, k->x->scale[at], k->x->sum[at]);
+    const vi nibbles = vi_set(0x0f0f0f0f);
+    const bool split = planes_of(bits) == 2;
+    for (uint32_t j = 0; j < QUADS; j++, out += vectors * 4 * LANES) {
+        vi_store(out, split ? vi_and(q[j], nibbles) : q[j]);
+        if (split) vi_store(out + QUADS * vectors * 4 * LANES, vi_and(vi_srl(q[j], 4), nibbles));
     }
-    return acc;
+}
+
+/* count groups of LANES rows; those constants but the addresses. */
+INLINE void unpack_groups(const uint8_t *p, size_t stride, uint32_t count, uint32_t vectors,
+                          uint32_t bits, uint8_t *out)
+{
+    const uint32_t group_bytes = planes_of(bits) * QUADS * vectors * 4 * LANES;
+    vi turned[MAX_DWORDS], q[QUADS];
+    transpose_dwords(p, stride, count * bits, turned);
+    for (uint32_t i = 0; i < count; i++) {
+        unpack_quads(turned + i * bits, bits, q);
+        store_quads(q, vectors, bits, out + i * group_bytes);
+    }
+}
+
+INLINE void unpack_panel(const struct work *k, const struct panel *p, uint32_t vectors,
+                         uint32_t bits)
+{
+    const uint32_t group_bytes = planes_of(bits) * QUADS * vectors * 4 * LANES;
+    const uint32_t step = groups_at_once(bits), groups = p->acts / k->per_group;
+    const uint32_t first_group = p->act / k->per_group;
+    for (uint32_t v = 0; v < vectors; v++) {
+        struct rows rows = rows_at(k->w, p->row + v * LANES);
+        const uint8_t *data = rows.data + (size_t)p->act * bits * 4;
+        uint8_t *out = k->quads + v * 4 * LANES;
+        uint32_t a = 0;
+        for (; a + step <= p->acts; a += step)
+            unpack_groups(data + (size_t)a * bits * 4, rows.stride, step, vectors, bits,
+                          out + (size_t)a * group_bytes);
+        for (; a < p->acts; a++)
+            unpack_groups(data + (size_t)a * bits * 4, rows.stride, 1, vectors, bits,
+                          out + (size_t)a * group_bytes);
+        turn_bf16(rows.scales + first_group * 2, rows.meta_stride, groups, vectors * LANES,
+                  k->scales + v * LANES);
+        turn_bf16(rows.biases + first_group * 2, rows.meta_stride, groups, vectors * LANES,
+                  k->biases + v * LANES);
+    }
+}
+
+/* Activations of some tokens from the panel's first group on. */
+struct tokens {
+    const int8_t *q;
+    const float *scale, *sum;
+    size_t ldq, ldscale;
+};
+
+/* The sum of the act sums of a weight group, in order, in all lanes. */
+INLINE vf group_sum(const float *sum, uint32_t per_group)
+{
+    vf total = vf_set(sum[0]);
+    for (uint32_t j = 1; j < per_group; j++) total = vf_add(total, vf_set(sum[j]));
+    return total;
+}
+
+/* part += idot * act scale, for activation group a of n tokens. */
+INLINE void add_part(const uint8_t *quads, const struct tokens *x, uint32_t a, uint32_t n,
+                     uint32_t vectors, uint32_t bits, vf part[TILE_VECTORS][TILE_TOKENS])
+{
+    vi idot[TILE_VECTORS][TILE_TOKENS];
+    dot_tile(quads, vectors, x->q + a * ACT8_GROUP, x->ldq, n, bits, idot);
+    UNROLL
+    for (uint32_t t = 0; t < n; t++) {
+        vf by = vf_set(x->scale[t * x->ldscale + a]);
+        UNROLL
+        for (uint32_t r = 0; r < vectors; r++)
+            part[r][t] = vf_fma(vf_from_int(idot[r][t]), by, part[r][t]);
+    }
 }
 
 /*
- * What follows the rows, bytes of it from off on, to the second-level cache. As many short streams
- * as there are lanes are beyond the prefetcher of the hardware.
+ * The panel with n tokens, added to y unless it is the first. n, vectors and bits are constants at
+ * every call, and pairs, which says that a weight group is two activation groups.
  */
-INLINE void prefetch_after(const uint8_t *first, size_t stride, size_t off, size_t bytes)
+INLINE void tile(const struct work *k, const struct panel *p, const struct tokens *x, uint32_t n,
+                 uint32_t vectors, bool pairs, uint32_t bits, float *y, size_t ldy)
 {
-    const char *next = (const char *)first + LANES * stride + off;
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
-}
-
-/* Before groups [a, a + count) are used, the same share of the next rows is fetched. */
-INLINE void prefetch_rows(const struct rows *rows, uint32_t a, uint32_t count, uint32_t bits)
-{
-    size_t share = (size_t)LANES * bits * 4;
-    prefetch_after(rows->data, rows->stride, a * share, count * share);
-}
-
-INLINE void prefetch_meta(const struct rows *rows)
-{
-    prefetch_after(rows->scales, rows->meta_stride, 0, LANES * rows->meta_stride);
-    prefetch_after(rows->biases, rows->meta_stride, 0, LANES * rows->meta_stride);
-}
-
-/* One token, from packed rows to results; bits is a constant at every call. */
-INLINE vf rows_dot(const struct work *k, const struct rows *rows, const int8_t *x, size_t token,
-                   uint32_t bits)
-{
-    vf acc = vf_set(0);
-    const uint32_t step = groups_at_once(bits);
-    uint32_t a = 0;
-    for (; a + step <= k->act_groups; a += step) {
-        prefetch_rows(rows, a, step, bits);
-        acc = dot_groups(k, rows, x, token, a, step, bits, acc);
-    }
-    for (; a < k->act_groups; a++) acc = dot_groups(k, rows, x, token, a, 1, bits, acc);
-    return acc;
-}
-
-INLINE void unpack_groups(const struct work *k, const struct rows *rows, uint32_t a, uint32_t count,
-                          bool field_order, uint32_t bits)
-{
-    vi turned[MAX_DWORDS], q[QUADS];
-    uint8_t *out = k->quads + (size_t)a * GROUP_BYTES;
-    transpose_dwords(rows->data + (size_t)a * bits * 4, rows->stride, count * bits, turned);
-    for (uint32_t i = 0; i < count; i++, out += GROUP_BYTES) {
-        unpack_quads(turned + i * bits, bits, field_order, q);
-        for (uint32_t j = 0; j < QUADS; j++) vi_store(out + j * 4 * LANES, q[j]);
-    }
-}
-
-INLINE void unpack_rows(const struct work *k, const struct rows *rows, bool field_order,
-                        uint32_t bits)
-{
-    const uint32_t step = groups_at_once(bits);
-    uint32_t a = 0;
-    for (; a + step <= k->act_groups; a += step) {
-        prefetch_rows(rows, a, step, bits);
-        unpack_groups(k, rows, a, step, field_order, bits);
-    }
-    for (; a < k->act_groups; a++) unpack_groups(k, rows, a, 1, field_order, bits);
-}
-
-/* The unpacked rows with `tokens` rows of x; tokens and bits are constants at every call. */
-INLINE void tile(const struct work *k, const int8_t *x, size_t token, uint32_t tokens,
-                 uint32_t bits, float *y, size_t ldy)
-{
-    const float *act_scale = k->x->scale + token * k->act_groups;
-    const float *act_sum = k->x->sum + token * k->act_groups;
-    vf acc[TILE];
-    for (uint32_t t = 0; t < tokens; t++) acc[t] = vf_set(0);
-    for (uint32_t a = 0; a < k->act_groups; a++) {
-        struct dot d[TILE];
-        const uint8_t *quads = k->quads + (size_t)a * GROUP_BYTES;
-        const int8_t *xa = x + (size_t)a * ACT8_GROUP;
-        for (uint32_t t = 0; t < tokens; t++) d[t] = dot_zero();
-        for (uint32_t j = 0; j < QUADS; j++) {
-            vi q = vi_load(quads + j * 4 * LANES);
-            for (uint32_t t = 0; t < tokens; t++)
-                dot_add(&d[t], q, xa + (size_t)t * k->w->cols, j, bits);
+    const uint32_t group_bytes = planes_of(bits) * QUADS * vectors * 4 * LANES;
+    const uint32_t per_group = pairs ? 2 : k->per_group;
+    const uint8_t *quads = k->quads;
+    const float *scales = k->scales, *biases = k->biases;
+    vf acc[TILE_VECTORS][TILE_TOKENS], part[TILE_VECTORS][TILE_TOKENS];
+    UNROLL
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = 0; r < vectors; r++)
+            acc[r][t] = p->act ? vf_load(y + t * ldy + r * LANES) : vf_set(0);
+    for (uint32_t a = 0; a < p->acts; a += per_group, quads += per_group * group_bytes) {
+        UNROLL
+        for (uint32_t t = 0; t < n; t++)
+            for (uint32_t r = 0; r < vectors; r++) part[r][t] = vf_set(0);
+        add_part(quads, x, a, n, vectors, bits, part);
+        if (pairs) {
+            add_part(quads + group_bytes, x, a + 1, n, vectors, bits, part);
+        } else {
+            for (uint32_t j = 1; j < per_group; j++)
+                add_part(quads + j * group_bytes, x, a + j, n, vectors, bits, part);
         }
-        vf scale = vf_load(k->scales + (size_t)(a >> k->group_shift) * LANES);
-        vf bias = vf_load(k->biases + (size_t)(a >> k->group_shift) * LANES);
-        for (uint32_t t = 0; t < tokens; t++) {
-            size_t at = (size_t)t * k->act_groups + a;
-            acc[t] = add_group(acc[t], d[t].sum, scale, bias, act_scale[at], act_sum[at]);
+        UNROLL
+        for (uint32_t t = 0; t < n; t++) {
+            vf total = group_sum(x->sum + t * x->ldscale + a, per_group);
+            UNROLL
+            for (uint32_t r = 0; r < vectors; r++) {
+                acc[r][t] = vf_fma(part[r][t], vf_load(scales + r * LANES), acc[r][t]);
+                acc[r][t] = vf_fma(vf_load(biases + r * LANES), total, acc[r][t]);
+            }
         }
+        scales += vectors * LANES;
+        biases += vectors * LANES;
     }
-    for (uint32_t t = 0; t < tokens; t++) vf_store(y + t * ldy, acc[t]);
+    UNROLL
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = 0; r < vectors; r++) vf_store(y + t * ldy + r * LANES, acc[r][t]);
 }
 
-/* x is the activations of the tokens from `token` on, in the order of the quads. */
-INLINE void tiles(const struct work *k, const int8_t *x, size_t token, uint32_t n, uint32_t bits,
-                  float *y, size_t ldy)
+INLINE void tiles(const struct work *k, const struct panel *p, struct tokens x, uint32_t n,
+                  uint32_t vectors, uint32_t bits, float *y, size_t ldy)
 {
-    uint32_t t = 0;
-    for (; t + TILE <= n; t += TILE)
-        tile(k, x + (size_t)t * k->w->cols, token + t, TILE, bits, y + t * ldy, ldy);
-    for (; t + 2 <= n; t += 2)
-        tile(k, x + (size_t)t * k->w->cols, token + t, 2, bits, y + t * ldy, ldy);
-    if (t < n) tile(k, x + (size_t)t * k->w->cols, token + t, 1, bits, y + t * ldy, ldy);
+#define TILES(count, pairs)                                                                        \
+    for (; n >= (count); n -= (count), y += (count)*ldy) {                                         \
+        tile(k, p, &x, (count), vectors, (pairs), bits, y, ldy);                                   \
+        x.q += (count)*x.ldq;                                                                      \
+        x.scale += (count)*x.ldscale;                                                              \
+        x.sum += (count)*x.ldscale;                                                                \
+    }
+    /* The tile that does most of the work is worth a version of its own. */
+    if (vectors == TILE_VECTORS && k->per_group == 2) TILES(TILE_TOKENS, true)
+    TILES(TILE_TOKENS, false)
+    TILES(1, false)
+#undef TILES
 }
 
-INLINE const int8_t *ordered_activations(const struct work *k, uint32_t t0, uint32_t n,
-                                         uint32_t bits)
+/* All columns of `vectors` vectors of rows, panel after panel; y: of the first row and token. */
+INLINE void panels(const struct work *k, uint32_t row, struct tokens x, uint32_t n,
+                   uint32_t vectors, uint32_t bits, float *y, size_t ldy)
 {
-    const int8_t *x = k->x->q + (size_t)t0 * k->w->cols;
+    const uint32_t acts = k->w->cols / ACT8_GROUP;
+    for (uint32_t a = 0; a < acts; a += PANEL_ACTS) {
+        struct panel p = {row, vectors, a, min_u32(PANEL_ACTS, acts - a)};
+        struct tokens at = x;
+        at.q += (size_t)a * ACT8_GROUP;
+        at.scale += a;
+        at.sum += a;
+        unpack_panel(k, &p, vectors, bits);
+        tiles(k, &p, at, n, vectors, bits, y, ldy);
+    }
+}
+
+INLINE struct tokens tokens_at(const struct work *k, size_t token, uint32_t n, uint32_t bits)
+{
+    const size_t cols = k->w->cols, acts = cols / ACT8_GROUP;
+    struct tokens x = {.q = k->x->q + token * cols,
+                       .scale = k->x->scale + token * acts,
+                       .sum = k->x->sum + token * acts,
+                       .ldq = cols,
+                       .ldscale = acts};
     if (!has_field_order(bits)) return x;
-    for (size_t i = 0; i < (size_t)n * k->w->cols; i += ACT8_GROUP)
-        order_activations(x + i, bits, k->ordered + i);
-    return k->ordered;
+    for (size_t i = 0; i < n * cols; i += ACT8_GROUP)
+        order_activations(x.q + i, bits, k->ordered + i);
+    x.q = k->ordered;
+    return x;
 }
 
-/* Fewer rows than lanes: a padded copy of them, one token at a time. */
-INLINE void narrow_product(const struct work *k, const struct rows *rows, uint32_t t0, uint32_t n,
-                           uint32_t bits, float *y, size_t ldy)
+/* At least LANES rows, n <= TOKEN_BLOCK tokens. */
+INLINE void token_block(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
+                        uint32_t n, uint32_t bits, float *y, size_t ldy)
 {
-    struct rows padded = *rows;
-    memcpy(k->quads, rows->data, rows->count * rows->stride);
-    memset(k->quads + rows->count * rows->stride, 0, (LANES - rows->count) * rows->stride);
-    padded.data = k->quads;
-    turn_bf16(rows->scales, rows, k->groups, k->scales);
-    turn_bf16(rows->biases, rows, k->groups, k->biases);
-    for (uint32_t t = t0; t < t0 + n; t++, y += ldy) {
-        const int8_t *x = ordered_activations(k, t, 1, bits);
-        vf_store_tail(y, rows->count, rows_dot(k, &padded, x, t, bits));
+    struct tokens x = tokens_at(k, token, n, bits);
+    const uint32_t wide = TILE_VECTORS * LANES;
+    uint32_t r = row0;
+    for (; row1 - r >= wide; r += wide) panels(k, r, x, n, TILE_VECTORS, bits, y + r, ldy);
+    for (; r < row1; r += LANES) {
+        /* The last rows again rather than fewer: the same bits twice. */
+        r = min_u32(r, row1 - LANES);
+        panels(k, r, x, n, 1, bits, y + r, ldy);
     }
 }
 
@@ -247,27 +376,15 @@ INLINE void matmul_i8(const struct wmat *w, uint32_t row0, uint32_t row1, const 
                       uint32_t t0, uint32_t n, float *y, size_t ldy, void *scratch, uint32_t bits)
 {
     struct work k = plan_work(w, x, scratch);
-    if (row1 - row0 < LANES) {
-        struct rows rows = rows_at(w, row0, row1 - row0);
-        if (row0 < row1) narrow_product(&k, &rows, t0, n, bits, y + row0, ldy);
+    if (row0 >= row1) return;
+    if (n == 1 || row1 - row0 < LANES) {
+        for (uint32_t t = 0; t < n; t++)
+            one_token(&k, row0, row1, (size_t)t0 + t, bits, y + t * ldy);
         return;
     }
-    bool few = n <= FEW_TOKENS;
-    const int8_t *q = few ? ordered_activations(&k, t0, n, bits) : x->q + (size_t)t0 * w->cols;
-    for (uint32_t r = row0; r < row1; r += LANES) {
-        /* The last rows again rather than fewer: the same bits twice. */
-        r = min_u32(r, row1 - LANES);
-        struct rows rows = rows_at(w, r, LANES);
-        prefetch_meta(&rows);
-        turn_bf16(rows.scales, &rows, k.groups, k.scales);
-        turn_bf16(rows.biases, &rows, k.groups, k.biases);
-        if (n == 1) {
-            vf_store(y + r, rows_dot(&k, &rows, q, t0, bits));
-        } else {
-            unpack_rows(&k, &rows, few, bits);
-            tiles(&k, q, t0, n, bits, y + r, ldy);
-        }
-    }
+    for (uint32_t t = 0; t < n; t += TOKEN_BLOCK)
+        token_block(&k, row0, row1, (size_t)t0 + t, min_u32(TOKEN_BLOCK, n - t), bits, y + t * ldy,
+                    ldy);
 }
 
 #define MATMUL_I8(bits)                                                                            \
