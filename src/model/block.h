@@ -20,6 +20,7 @@ struct attention {
     struct rope rope;
     enum qk_norm norm;
     uint32_t window; /* positions that a query sees; 0: all before it */
+    bool pairs;      /* values that rotate together are neighbours, not half a head apart */
     bool gated;      /* q_proj has a gate behind each query; it scales the head's result */
     bool bias;       /* of q, k and v */
     bool out_bias;   /* of the output */
@@ -34,8 +35,9 @@ struct delta_net {
     uint32_t hidden;
     float eps; /* of the gated norm */
     uint32_t k_heads, v_heads, dk, dv, conv_width;
-    bool fused; /* q, k, v and z in one matrix, beta and alpha in another, by key head */
-    bool tiled; /* order of the v heads; see op delta_net */
+    bool fused_qkvz; /* q, k, v and z in one matrix, by key head */
+    bool fused_ba;   /* beta and alpha in one matrix, by key head */
+    bool tiled;      /* order of the v heads; see op delta_net */
 };
 
 /* The linear_* fields. */

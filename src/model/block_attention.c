@@ -48,9 +48,9 @@ static buf_q rotated_q(struct graph *g, const struct attention *a, buf_q_raw q,
 {
     uint32_t dim = a->heads.head_dim, rotary = a->rope.rotary_dim;
     uint32_t run = a->norm == QK_NORM_HEADS ? dim : q_width(a);
-    if (a->norm == QK_NORM_NONE) return push_rope_raw_q(g, q, table, dim, rotary);
+    if (a->norm == QK_NORM_NONE) return push_rope_as_raw_q(g, q, table, dim, rotary, a->pairs);
     buf_q_normed normed = push_q_norm(g, q, WEIGHT(g, q_norm, 1, run), a->eps);
-    return push_rope_q(g, normed, table, dim, rotary);
+    return push_rope_as_q(g, normed, table, dim, rotary, a->pairs);
 }
 
 static buf_k rotated_k(struct graph *g, const struct attention *a, buf_k_raw k,
@@ -58,9 +58,9 @@ static buf_k rotated_k(struct graph *g, const struct attention *a, buf_k_raw k,
 {
     uint32_t dim = a->heads.head_dim, rotary = a->rope.rotary_dim;
     uint32_t run = a->norm == QK_NORM_HEADS ? dim : kv_width(a);
-    if (a->norm == QK_NORM_NONE) return push_rope_raw_k(g, k, table, dim, rotary);
+    if (a->norm == QK_NORM_NONE) return push_rope_as_raw_k(g, k, table, dim, rotary, a->pairs);
     buf_k_normed normed = push_k_norm(g, k, WEIGHT(g, k_norm, 1, run), a->eps);
-    return push_rope_k(g, normed, table, dim, rotary);
+    return push_rope_as_k(g, normed, table, dim, rotary, a->pairs);
 }
 
 static buf_attn_proj gated_output(struct graph *g, const struct attention *a, buf_attn_gated x)

@@ -19,55 +19,52 @@ enum sluice_status delta_net_read(struct delta_net *d, const struct json_node *n
     return SLUICE_OK;
 }
 
-/* What one token brings to a DeltaNet layer. */
-struct delta_inputs {
-    buf_qkv_stack qkv;
-    buf_z_stack z;
-    buf_beta_stack beta;
-    buf_alpha_stack alpha;
-};
-
-static struct delta_inputs split_inputs(struct graph *g, const struct delta_net *d,
-                                        buf_attn_input x, uint32_t channels)
+static struct qkv_and_z wide_inputs(struct graph *g, const struct delta_net *d, buf_attn_input x,
+                                    uint32_t channels)
 {
     uint32_t values = d->v_heads * d->dv;
-    struct delta_inputs in;
+    struct qkv_and_z in;
+    if (d->fused_qkvz) {
+        buf_qkvz_stack stack =
+            push_qkvz_proj(g, x, WEIGHT(g, qkvz_proj, channels + values, d->hidden));
+        return PUSH(g, split_qkvz, .x = stack, .n_k_heads = d->k_heads, .dk = d->dk);
+    }
     in.qkv = push_qkv_proj(g, x, WEIGHT(g, qkv_proj, channels, d->hidden));
     in.z = push_z_proj(g, x, WEIGHT(g, z_proj, values, d->hidden));
-    in.beta = push_beta_proj(g, x, WEIGHT(g, beta_proj, d->v_heads, d->hidden));
-    in.alpha = push_alpha_proj(g, x, WEIGHT(g, alpha_proj, d->v_heads, d->hidden));
     return in;
 }
 
-static struct delta_inputs fused_inputs(struct graph *g, const struct delta_net *d,
-                                        buf_attn_input x, uint32_t channels)
+static struct beta_and_alpha narrow_inputs(struct graph *g, const struct delta_net *d,
+                                           buf_attn_input x)
 {
-    uint32_t values = d->v_heads * d->dv;
-    buf_qkvz_stack stack = push_qkvz_proj(g, x, WEIGHT(g, qkvz_proj, channels + values, d->hidden));
-    struct qkv_and_z wide = PUSH(g, split_qkvz, .x = stack, .n_k_heads = d->k_heads, .dk = d->dk);
-    buf_ba_stack ba = push_ba_proj(g, x, WEIGHT(g, ba_proj, 2 * d->v_heads, d->hidden));
-    struct beta_and_alpha narrow = PUSH(g, split_ba, .x = ba, .n_k_heads = d->k_heads);
-    return (struct delta_inputs){wide.qkv, wide.z, narrow.beta, narrow.alpha};
+    struct beta_and_alpha in;
+    if (d->fused_ba) {
+        buf_ba_stack ba = push_ba_proj(g, x, WEIGHT(g, ba_proj, 2 * d->v_heads, d->hidden));
+        return PUSH(g, split_ba, .x = ba, .n_k_heads = d->k_heads);
+    }
+    in.beta = push_beta_proj(g, x, WEIGHT(g, beta_proj, d->v_heads, d->hidden));
+    in.alpha = push_alpha_proj(g, x, WEIGHT(g, alpha_proj, d->v_heads, d->hidden));
+    return in;
 }
 
 buf_attn_proj push_delta_net_block(struct graph *g, const struct delta_net *d, buf_attn_input x)
 {
     uint32_t values = d->v_heads * d->dv;
     uint32_t channels = 2 * d->k_heads * d->dk + values;
-    struct delta_inputs in =
-        d->fused ? fused_inputs(g, d, x, channels) : split_inputs(g, d, x, channels);
+    struct qkv_and_z wide = wide_inputs(g, d, x, channels);
+    struct beta_and_alpha narrow = narrow_inputs(g, d, x);
 
-    buf_conv_out conv = PUSH(g, conv, .x = in.qkv, .w = WEIGHT(g, conv, d->conv_width, channels),
+    buf_conv_out conv = PUSH(g, conv, .x = wide.qkv, .w = WEIGHT(g, conv, d->conv_width, channels),
                              .state = graph_state_conv(g, d->conv_width, channels));
     buf_delta_qkv unit =
         PUSH(g, delta_norm, .x = conv, .n_k_heads = d->k_heads, .dk = d->dk, .eps = delta_norm_eps);
-    struct decay_and_beta gates = PUSH(g, decay_beta, .alpha = in.alpha, .beta = in.beta,
+    struct decay_and_beta gates = PUSH(g, decay_beta, .alpha = narrow.alpha, .beta = narrow.beta,
                                        .neg_a = WEIGHT(g, neg_a, 1, d->v_heads),
                                        .dt_bias = WEIGHT(g, dt_bias, 1, d->v_heads));
     buf_delta_out out = PUSH(g, delta_net, .x = unit, .g = gates.g, .b = gates.b,
                              .state = graph_state_delta(g, d->v_heads, d->dv, d->dk),
                              .n_k_heads = d->k_heads, .tiled = d->tiled);
-    buf_value_out value = PUSH(g, gated_norm, .x = out, .z = in.z,
+    buf_value_out value = PUSH(g, gated_norm, .x = out, .z = wide.z,
                                .w = WEIGHT(g, delta_norm, 1, d->dv), .eps = d->eps);
     return push_delta_proj(g, value, WEIGHT(g, delta_proj, d->hidden, values));
 }

@@ -1,28 +1,31 @@
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 #include "model/gguf_arch.h"
 
-#define GA(name) extern const struct gguf_arch gguf_arch_##name;
+#define GA(name, text) extern const struct gguf_arch gguf_arch_##name;
 #include "model/gguf_arch.def"
 #undef GA
 
 static const struct gguf_arch *const arches[] = {
-#define GA(name) &gguf_arch_##name,
+#define GA(name, text) &gguf_arch_##name,
 #include "model/gguf_arch.def"
 #undef GA
 };
 
-enum { KEY_MAX = 160 };
-
-static const char *full_key(char out[KEY_MAX], const struct gguf_model *m, const char *key)
+struct gguf_full_key gguf_full_key(const struct gguf_model *m, const char *key)
 {
-    snprintf(out, KEY_MAX, "%s.%s", m->arch->name, key);
-    return out;
+    struct gguf_full_key full;
+    snprintf(full.text, sizeof full.text, "%s.%s", m->arch->name, key);
+    return full;
 }
 
-static enum sluice_status set(const struct gguf_model *m, const char *field, json_t *value)
+bool gguf_has(const struct gguf_model *m, const char *tensor)
+{
+    return checkpoint_find(m->cp, tensor) != NULL;
+}
+
+enum sluice_status gguf_set(const struct gguf_model *m, const char *field, json_t *value)
 {
     if (json_object_set_new(m->config, field, value) == 0) return SLUICE_OK;
     return err_nomem(m->err, m->file, sizeof *value);
@@ -30,27 +33,43 @@ static enum sluice_status set(const struct gguf_model *m, const char *field, jso
 
 enum sluice_status gguf_set_u32(const struct gguf_model *m, const char *field, uint32_t value)
 {
-    return set(m, field, json_integer(value));
+    return gguf_set(m, field, json_integer(value));
 }
 
 enum sluice_status gguf_set_f64(const struct gguf_model *m, const char *field, double value)
 {
-    return set(m, field, json_real(value));
+    return gguf_set(m, field, json_real(value));
+}
+
+enum sluice_status gguf_set_bool(const struct gguf_model *m, const char *field, bool value)
+{
+    return gguf_set(m, field, json_boolean(value));
 }
 
 enum sluice_status gguf_key_u32_or(const struct gguf_model *m, const char *key, uint32_t fallback,
                                    uint32_t *out)
 {
-    char full[KEY_MAX];
+    struct gguf_full_key full = gguf_full_key(m, key);
     uint64_t n = fallback;
-    const struct gguf_value *value = gguf_find(m->header, full_key(full, m, key));
+    const struct gguf_value *value = gguf_find(m->header, full.text);
     if (!value && fallback == UINT32_MAX)
-        return err_set(m->err, SLUICE_E_NOT_FOUND, "%s: key '%s' is missing", m->file, full);
+        return err_set(m->err, SLUICE_E_NOT_FOUND, "%s: key '%s' is missing", m->file, full.text);
     if (value && (!gguf_u64(value, &n) || n >= UINT32_MAX))
         return err_set(m->err, SLUICE_E_FORMAT, "%s: key '%s' must be a number below 2^32 - 1",
-                       m->file, full);
+                       m->file, full.text);
     *out = (uint32_t)n;
     return SLUICE_OK;
+}
+
+enum sluice_status gguf_key_f64_or(const struct gguf_model *m, const char *key, double fallback,
+                                   double *out)
+{
+    struct gguf_full_key full = gguf_full_key(m, key);
+    const struct gguf_value *value = gguf_find(m->header, full.text);
+    *out = fallback;
+    if (!value || gguf_f64(value, out)) return SLUICE_OK;
+    return err_set(m->err, SLUICE_E_FORMAT, "%s: key '%s' must be a finite number", m->file,
+                   full.text);
 }
 
 /* A number or a flag as JSON. NULL: the value is neither, or is not finite. */
@@ -66,16 +85,16 @@ static json_t *to_json(const struct gguf_value *value)
 
 static enum sluice_status translate(const struct gguf_model *m, const struct gguf_field *f)
 {
-    char full[KEY_MAX];
-    const struct gguf_value *value = gguf_find(m->header, full_key(full, m, f->key));
+    struct gguf_full_key full = gguf_full_key(m, f->key);
+    const struct gguf_value *value = gguf_find(m->header, full.text);
     if (!value && f->needed)
-        return err_set(m->err, SLUICE_E_NOT_FOUND, "%s: key '%s' is missing", m->file, full);
+        return err_set(m->err, SLUICE_E_NOT_FOUND, "%s: key '%s' is missing", m->file, full.text);
     if (!value) return SLUICE_OK;
     json_t *json = to_json(value);
-    if (json) return set(m, f->field, json);
+    if (json) return gguf_set(m, f->field, json);
     return err_set(m->err, SLUICE_E_FORMAT,
                    "%s: key '%s' is of type %s%s, but must be a finite number of at least 0",
-                   m->file, full, value->type == GGUF_ARRAY ? "array of " : "",
+                   m->file, full.text, value->type == GGUF_ARRAY ? "array of " : "",
                    gguf_type_name(value->type == GGUF_ARRAY ? value->item_type : value->type));
 }
 
@@ -98,7 +117,8 @@ static enum sluice_status set_vocabulary(const struct gguf_model *m)
                        " tokens, but 'token_embd.weight' has %" PRIu64 " rows",
                        m->file, tokens->n_items, embed->shape[0]);
     TRY(gguf_set_u32(m, "vocab_size", (uint32_t)embed->shape[0]));
-    return set(m, "tie_word_embeddings", json_boolean(!checkpoint_find(m->cp, "output.weight")));
+    return gguf_set(m, "tie_word_embeddings",
+                    json_boolean(!checkpoint_find(m->cp, "output.weight")));
 }
 
 /* Tokens that end a text, a turn or a message; each key may be absent. */
@@ -107,7 +127,7 @@ static enum sluice_status set_eos(const struct gguf_model *m)
     static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
     json_t *list = json_array();
-    TRY(set(m, "eos_token_id", list));
+    TRY(gguf_set(m, "eos_token_id", list));
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         uint64_t id;
         const struct gguf_value *value = gguf_find(m->header, keys[i]);
@@ -136,7 +156,7 @@ static enum sluice_status set_layers(const struct gguf_model *m)
 
 static enum sluice_status fill(const struct gguf_model *m)
 {
-    TRY(set(m, "model_type", json_string(m->arch->model_type)));
+    TRY(gguf_set(m, "model_type", json_string(m->arch->model_type)));
     TRY(set_layers(m));
     TRY(set_vocabulary(m));
     TRY(set_eos(m));
@@ -156,7 +176,7 @@ static enum sluice_status find_arch(struct gguf_model *m)
     return err_set(m->err, SLUICE_E_UNSUPPORTED,
                    "%s: key 'general.architecture' is '%.*s', which is not supported; supported "
                    "are:"
-#define GA(name) " " #name
+#define GA(name, text) " " text
 #include "model/gguf_arch.def"
 #undef GA
                    ,
@@ -164,9 +184,10 @@ static enum sluice_status find_arch(struct gguf_model *m)
 }
 
 enum sluice_status gguf_config(const struct checkpoint *cp, const struct gguf_arch **arch,
-                               json_t **config, struct sluice_error *err)
+                               struct model_layout *layout, json_t **config,
+                               struct sluice_error *err)
 {
-    struct gguf_model m = {.cp = cp, .header = &cp->gguf[0], .err = err};
+    struct gguf_model m = {.cp = cp, .header = &cp->gguf[0], .layout = layout, .err = err};
     const char *slash = strrchr(cp->files[0].path, '/');
     m.file = slash ? slash + 1 : cp->files[0].path;
     *config = NULL;

@@ -61,6 +61,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, options, err));
+    c.attention.pairs = m->layout.rope_pairs;
     struct decoder d = {.frame = c.frame,
                         .experts = c.moe.experts,
                         .picks = c.moe.picks,

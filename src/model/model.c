@@ -106,8 +106,7 @@ static enum sluice_status translate_gguf(struct model *m, const struct checkpoin
                                          struct binder *b, struct json_node *top,
                                          struct sluice_error *err)
 {
-    TRY(gguf_config(cp, &b->gguf, &m->gguf_config, err));
-    m->tiled_v_heads = b->gguf->tiled_v_heads;
+    TRY(gguf_config(cp, &b->gguf, &m->layout, &m->gguf_config, err));
     top->object = m->gguf_config;
     top->file = checkpoint_file_name(cp, &cp->tensors[0]);
     return SLUICE_OK;

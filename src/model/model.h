@@ -24,6 +24,13 @@ struct model_options {
 
 enum { MODEL_MAX_EOS = 16 };
 
+/* Where weights are in another order than a family's own; GGUF files have some so. */
+struct model_layout {
+    bool tiled_v_heads; /* DeltaNet: v head h uses k head h mod the number of k heads */
+    bool split_qkvz;    /* DeltaNet: q, k, v and z are two matrices where the family has one */
+    bool rope_pairs;    /* attention: values that rotate together are neighbours */
+};
+
 struct model {
     struct arena arena;
     const char *architecture; /* model_type of the text model */
@@ -32,8 +39,8 @@ struct model {
     uint32_t n_experts, n_picks;
     int32_t eos[MODEL_MAX_EOS];
     uint32_t n_eos;
-    bool tied;           /* the head is the embedding */
-    bool tiled_v_heads;  /* of DeltaNet, as GGUF files order them; see op delta_net */
+    bool tied; /* the head is the embedding */
+    struct model_layout layout;
     json_t *gguf_config; /* what the metadata of a GGUF file means; NULL: none */
 
     struct graph graph;

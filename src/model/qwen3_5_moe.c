@@ -77,7 +77,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, &m->arena, options, err));
-    c.delta.tiled = m->tiled_v_heads;
+    c.delta.tiled = m->layout.tiled_v_heads;
     struct decoder d = {
         .frame = c.frame,
         .experts = c.moe.experts,

@@ -16,6 +16,7 @@ struct config {
     struct mlp mlp;
     bool *linear; /* per layer: DeltaNet instead of attention */
     bool *dense;  /* per layer: a dense MLP instead of experts */
+    struct model_layout layout;
 };
 
 static enum sluice_status read_attention(struct config *c, const struct json_node *node,
@@ -56,7 +57,8 @@ static enum sluice_status read_config(struct config *c, const struct json_node *
     TRY(config_read_linear_layers(node, f->layers, arena, &c->linear, err));
     TRY(config_read_dense_layers(node, f->layers, arena, &c->dense, err));
     TRY(read_attention(c, node, err));
-    c->delta = (struct delta_net){.hidden = f->hidden, .eps = f->eps, .fused = true};
+    c->delta = (struct delta_net){
+        .hidden = f->hidden, .eps = f->eps, .fused_qkvz = !c->layout.split_qkvz, .fused_ba = true};
     if (config_any_layer(c->linear, f->layers, true)) TRY(delta_net_read(&c->delta, node, err));
     c->mlp = (struct mlp){.hidden = f->hidden, .eps = f->eps};
     if (config_any_layer(c->dense, f->layers, true))
@@ -82,7 +84,7 @@ static buf_hidden layer(struct graph *g, const void *config, uint32_t l, buf_str
 static enum sluice_status build(struct model *m, const struct json_node *node,
                                 const struct model_options *options, struct sluice_error *err)
 {
-    struct config c = {0};
+    struct config c = {.layout = m->layout};
     TRY(read_config(&c, node, &m->arena, options, err));
     struct decoder d = {
         .frame = c.frame,

@@ -151,9 +151,15 @@ class Converter:
     def put(self, name, tensor):
         self.tensors[name] = tensor
 
+    def has(self, name):
+        return self.prefix + name in self.source
+
     def norm(self, name, source):
         """Hugging Face stores the norm minus one."""
         self.put(name, self.get(source).mapped(lambda v: v + 1))
+
+    def plain_norm(self, name, source):
+        self.put(name, self.get(source).f32())
 
     def experts(self, layer, module, fused):
         """The routed experts of a layer, stacked; fused: gate and up in one tensor."""
@@ -167,10 +173,13 @@ class Converter:
             gate, up = (Tensor(both.dtype, [n, inter, hidden], b"".join(sum(half, [])))
                         for half in halves)
         else:
-            n = sum(name.startswith(f"{self.prefix}{module}.") and name.endswith(".up_proj.weight")
+            parts = ("gate_proj", "up_proj", "down_proj")
+            if f"{self.prefix}{module}.0.w1.weight" in self.source:
+                parts = ("w1", "w3", "w2")
+            n = sum(name.startswith(f"{self.prefix}{module}.") and name.endswith(parts[0] + ".weight")
                     for name in self.source)
-            gate, up, down = (stack([self.get(f"{module}.{e}.{p}_proj.weight") for e in range(n)])
-                              for p in ("gate", "up", "down"))
+            gate, up, down = (stack([self.get(f"{module}.{e}.{p}.weight") for e in range(n)])
+                              for p in parts)
         if fused:
             inter = gate.shape[1]
             pairs = [a + b for a, b in zip(
@@ -260,4 +269,215 @@ def qwen35moe(folder, fused=False):
         c.put(to + "ffn_gate_inp_shexp.weight", gate.reshaped(gate.shape[1]))
         for part in ("gate", "up", "down"):
             c.put(f"{to}ffn_{part}_shexp.weight", c.get(f"{at}mlp.shared_expert.{part}_proj.weight"))
+    return c.keys, c.tensors
+
+
+def rope_of(conf):
+    return conf.get("rope_parameters") or conf.get("rope_scaling") or {}
+
+
+def common_keys(c, head_dim):
+    """What all but latent attention have; head_dim 0: left to the reader."""
+    conf, rope = c.config, rope_of(c.config)
+    c.numbers({
+        "block_count": "num_hidden_layers", "context_length": "max_position_embeddings",
+        "embedding_length": "hidden_size", "attention.head_count": "num_attention_heads",
+        "attention.head_count_kv": "num_key_value_heads",
+        "expert_used_count": "num_experts_per_tok"})
+    c.key("attention.layer_norm_rms_epsilon", F32, conf["rms_norm_eps"])
+    c.key("rope.freq_base", F32, rope.get("rope_theta", conf.get("rope_theta", 10000.0)))
+    if head_dim:
+        c.key("attention.key_length", U32, head_dim)
+        c.key("attention.value_length", U32, head_dim)
+        partial = rope.get("partial_rotary_factor", conf.get("partial_rotary_factor", 1.0))
+        c.key("rope.dimension_count", U32, int(head_dim * partial))
+    if rope.get("rope_type") == "yarn":
+        c.key("rope.scaling.type", STRING, "yarn")
+        c.key("rope.scaling.factor", F32, rope["factor"])
+        c.key("rope.scaling.original_context_length", U32, rope["original_max_position_embeddings"])
+
+
+def frame_tensors(c, norm):
+    c.put("token_embd.weight", c.get("embed_tokens.weight"))
+    norm("output_norm.weight", "norm.weight")
+    if not c.config["tie_word_embeddings"]:
+        c.put("output.weight", c.source["lm_head.weight"])
+
+
+def plain_attention(c, layer, norm, pairs=False):
+    """pairs: rows of q and k so that values which rotate together are neighbours."""
+    at, to = f"layers.{layer}.self_attn.", f"blk.{layer}.attn_"
+    for ours, theirs in (("q", "q"), ("k", "k"), ("v", "v"), ("output", "o")):
+        tensor = c.get(f"{at}{theirs}_proj.weight")
+        if pairs and ours in "qk":
+            dim = c.config.get("head_dim") or c.config["hidden_size"] // c.config["num_attention_heads"]
+            order = [h * dim + half * (dim // 2) + i for h in range(tensor.shape[0] // dim)
+                     for i in range(dim // 2) for half in (0, 1)]
+            tensor = tensor.taking(order)
+        c.put(f"{to}{ours}.weight", tensor)
+        if c.has(f"{at}{theirs}_proj.bias"):
+            c.put(f"{to}{ours}.bias", c.get(f"{at}{theirs}_proj.bias").f32())
+    for part in "qk":
+        if c.has(f"{at}{part}_norm.weight"):
+            norm(f"{to}{part}_norm.weight", f"{at}{part}_norm.weight")
+
+
+def dense_mlp(c, layer):
+    for part in ("gate", "up", "down"):
+        c.put(f"blk.{layer}.ffn_{part}.weight", c.get(f"layers.{layer}.mlp.{part}_proj.weight"))
+
+
+def moe(c, layer, module, fused):
+    at, to = f"layers.{layer}.{module}", f"blk.{layer}."
+    c.put(to + "ffn_gate_inp.weight", c.get(at + ".gate.weight").f32())
+    if c.has(at + ".gate.e_score_correction_bias"):
+        c.put(to + "exp_probs_b.bias", c.get(at + ".gate.e_score_correction_bias").f32())
+    if c.has(at + ".e_score_correction_bias"):
+        c.put(to + "exp_probs_b.bias", c.get(at + ".e_score_correction_bias").f32())
+    c.experts(layer, at + ".experts", fused)
+    for name in ("shared_expert", "shared_experts"):
+        if c.has(f"{at}.{name}.up_proj.weight"):
+            for part in ("gate", "up", "down"):
+                c.put(f"{to}ffn_{part}_shexp.weight", c.get(f"{at}.{name}.{part}_proj.weight"))
+    if c.has(at + ".shared_expert_gate.weight"):
+        gate = c.get(at + ".shared_expert_gate.weight").f32()
+        c.put(to + "ffn_gate_inp_shexp.weight", gate.reshaped(gate.shape[1]))
+
+
+def head_dim_of(conf):
+    return conf.get("head_dim") or conf["hidden_size"] // conf["num_attention_heads"]
+
+
+def expert_keys(c, inter):
+    conf = c.config
+    n = next(conf[f] for f in ("num_experts", "num_local_experts", "n_routed_experts") if conf.get(f))
+    c.key("expert_count", U32, n)
+    c.numbers({inter: "moe_intermediate_size" if "moe_intermediate_size" in conf else "intermediate_size"})
+
+
+def qwen3moe(folder, fused=False):
+    """(keys, tensors) of a Qwen3-MoE checkpoint without dense layers."""
+    c = Converter(folder, "qwen3moe")
+    common_keys(c, head_dim_of(c.config))
+    expert_keys(c, "expert_feed_forward_length")
+    frame_tensors(c, c.plain_norm)
+    for layer in range(c.config["num_hidden_layers"]):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.plain_norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.plain_norm(to + "ffn_norm.weight", at + "post_attention_layernorm.weight")
+        plain_attention(c, layer, c.plain_norm)
+        moe(c, layer, "mlp", fused)
+    return c.keys, c.tensors
+
+
+def qwen3next(folder, fused=False):
+    """(keys, tensors) of a Qwen3-Next checkpoint without dense layers; fused: DeltaNet's, too."""
+    c = Converter(folder, "qwen3next")
+    conf = c.config
+    common_keys(c, head_dim_of(conf))
+    expert_keys(c, "expert_feed_forward_length")
+    c.numbers({
+        "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+        "ssm.conv_kernel": "linear_conv_kernel_dim", "ssm.state_size": "linear_key_head_dim",
+        "ssm.group_count": "linear_num_key_heads", "ssm.time_step_rank": "linear_num_value_heads"})
+    c.key("ssm.inner_size", U32, conf["linear_num_value_heads"] * conf["linear_value_head_dim"])
+    if not conf["norm_topk_prob"]:
+        c.key("expert_weights_norm", BOOL, False)
+    c.key("full_attention_interval", U32, conf["layer_types"].index("full_attention") + 1)
+    frame_tensors(c, c.norm)
+    for layer, kind in enumerate(conf["layer_types"]):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.norm(to + "post_attention_norm.weight", at + "post_attention_layernorm.weight")
+        if kind == "full_attention":
+            plain_attention(c, layer, c.norm)
+        else:
+            grouped_delta_net(c, layer, at + "linear_attn.", fused)
+        moe(c, layer, "mlp", fused)
+    return c.keys, c.tensors
+
+
+def grouped_delta_net(c, layer, source, fused):
+    """Value heads in Hugging Face's order; q, k, v, z of a key head are neighbours in its matrix."""
+    conf, to = c.config, f"blk.{layer}."
+    n_k, n_v = conf["linear_num_key_heads"], conf["linear_num_value_heads"]
+    dk, dv = conf["linear_key_head_dim"], conf["linear_value_head_dim"] * n_v // n_k
+    all_of_head = 2 * dk + 2 * dv
+    stack_ = c.get(source + "in_proj_qkvz.weight")
+    if fused:
+        c.put(to + "ssm_in.weight", stack_)
+    else:
+        def part(first, width):
+            return [h * all_of_head + first + i for h in range(n_k) for i in range(width)]
+        c.put(to + "attn_qkv.weight", stack_.taking(part(0, dk) + part(dk, dk) + part(2 * dk, dv)))
+        c.put(to + "attn_gate.weight", stack_.taking(part(2 * dk + dv, dv)))
+    conv = c.get(source + "conv1d.weight").f32()
+    c.put(to + "ssm_conv1d.weight", conv.reshaped(conv.shape[0], conv.shape[2]))
+    c.put(to + "ssm_ba.weight", c.get(source + "in_proj_ba.weight"))
+    c.put(to + "ssm_dt.bias", c.get(source + "dt_bias").f32())
+    c.put(to + "ssm_a", c.get(source + "A_log").mapped(lambda v: -math.exp(v)))
+    c.put(to + "ssm_norm.weight", c.get(source + "norm.weight").f32())
+    c.put(to + "ssm_out.weight", c.get(source + "out_proj.weight"))
+
+
+def glm4moe(folder, fused=False):
+    """(keys, tensors) of a GLM-4.5 checkpoint."""
+    c = Converter(folder, "glm4moe")
+    conf = c.config
+    common_keys(c, head_dim_of(conf))
+    expert_keys(c, "expert_feed_forward_length")
+    c.numbers({"feed_forward_length": "intermediate_size", "expert_shared_count": "n_shared_experts",
+               "leading_dense_block_count": "first_k_dense_replace", "expert_group_count": "n_group",
+               "expert_group_used_count": "topk_group"})
+    c.key("expert_weights_scale", F32, conf["routed_scaling_factor"])
+    c.key("expert_weights_norm", BOOL, conf["norm_topk_prob"])
+    c.key("expert_gating_func", U32, 2)
+    frame_tensors(c, c.plain_norm)
+    for layer in range(conf["num_hidden_layers"]):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.plain_norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.plain_norm(to + "post_attention_norm.weight", at + "post_attention_layernorm.weight")
+        plain_attention(c, layer, c.plain_norm)
+        if layer < conf["first_k_dense_replace"]:
+            dense_mlp(c, layer)
+        else:
+            moe(c, layer, "mlp", fused)
+    return c.keys, c.tensors
+
+
+def llama(folder, fused=False):
+    """(keys, tensors) of a Mixtral checkpoint."""
+    c = Converter(folder, "llama")
+    common_keys(c, head_dim_of(c.config))
+    expert_keys(c, "feed_forward_length")
+    c.numbers({"attention.sliding_window": "sliding_window"})
+    return simple_layers(c, "block_sparse_moe", fused, pairs=True)
+
+
+def olmoe(folder, fused=False):
+    """(keys, tensors) of an OLMoE checkpoint; the size of heads is left to the reader."""
+    c = Converter(folder, "olmoe")
+    common_keys(c, 0)
+    expert_keys(c, "feed_forward_length")
+    return simple_layers(c, "mlp", fused)
+
+
+def minimax_m2(folder, fused=False):
+    """(keys, tensors) of a MiniMax-M2 checkpoint."""
+    c = Converter(folder, "minimax-m2")
+    common_keys(c, head_dim_of(c.config))
+    expert_keys(c, "expert_feed_forward_length")
+    c.key("rope.dimension_count", U32, c.config["rotary_dim"])
+    c.key("expert_gating_func", U32, 2)
+    return simple_layers(c, "block_sparse_moe", fused)
+
+
+def simple_layers(c, module, fused, pairs=False):
+    frame_tensors(c, c.plain_norm)
+    for layer in range(c.config["num_hidden_layers"]):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.plain_norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.plain_norm(to + "ffn_norm.weight", at + "post_attention_layernorm.weight")
+        plain_attention(c, layer, c.plain_norm, pairs)
+        moe(c, layer, module, fused)
     return c.keys, c.tensors
