@@ -329,6 +329,12 @@ SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_tokenizer_open(sluice_tokenizer **tokenizer, const char *path, struct sluice_error *err);
 SLUICE_API void sluice_tokenizer_close(sluice_tokenizer **tokenizer);
 SLUICE_API uint32_t sluice_tokenizer_vocab_size(const sluice_tokenizer *tokenizer);
+/*
+ * The template, in Jinja, by which the model's authors write a conversation as text; it ends with
+ * NUL and lives as long as the tokenizer. NULL when the model comes without. len may be NULL.
+ */
+SLUICE_API const char *sluice_tokenizer_chat_template(const sluice_tokenizer *tokenizer,
+                                                      size_t *len);
 
 enum sluice_tokenize_flags {
     SLUICE_TOKENIZE_NO_SPECIAL = 1, /* do not add what the post-processor adds (BOS) */

@@ -360,6 +360,7 @@ enum sluice_status gguf_tokenizer_parse(const struct gguf_header *header, const 
                                         struct sluice_tokenizer **out, struct sluice_error *err)
 {
     struct text_buffer json = {0};
+    struct span template;
     struct writer w = {.header = header, .file = file, .out = &json, .err = err};
     *out = NULL;
     enum sluice_status status = put_all(&w);
@@ -367,6 +368,12 @@ enum sluice_status gguf_tokenizer_parse(const struct gguf_header *header, const 
         status = tokenizer_parse(text_span(&json), file, span_of(NULL, 0), "", out, err);
     else if (status == SLUICE_OK)
         status = parse_scored(&w, out);
+    if (status == SLUICE_OK && gguf_string(gguf_find(header, "tokenizer.chat_template"), &template))
+        status = chat_template_set(*out, template, err);
+    if (status != SLUICE_OK && *out) {
+        tokenizer_close(*out);
+        *out = NULL;
+    }
     text_release(&json);
     return status;
 }

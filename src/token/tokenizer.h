@@ -32,13 +32,14 @@ struct sluice_tokenizer {
     bool strip_blank; /* a decoded text loses a blank that it begins with */
     struct token_affix before, behind;
     ARRAY(struct added_token) added;
-    struct arena added_texts;          /* texts that normalization changed */
+    struct arena texts;                /* added tokens that normalization changed, the template */
+    struct span chat_template;         /* with a NUL behind it; data NULL: none */
     struct added_trie raw, normalized; /* of added, for text before and after normalization */
 };
 
 /*
- * Opens the tokenizer in a model folder: tokenizer.json and, if there, tokenizer_config.json; else
- * that of the metadata of a GGUF file, which folder may be itself.
+ * Opens the tokenizer in a model folder: tokenizer.json and, if there, tokenizer_config.json and
+ * chat_template.jinja; else that of the metadata of a GGUF file, which folder may be itself.
  * Errors: NO_TOKENIZER when there is none, or of a kind that is not known; FORMAT, IO, NOMEM.
  */
 enum sluice_status tokenizer_open(const char *folder, struct sluice_tokenizer **out,
@@ -71,6 +72,17 @@ enum sluice_status normalizer_read(struct sluice_tokenizer *tokenizer, const str
                                    struct sluice_error *err);
 enum sluice_status decoder_read(struct sluice_tokenizer *tokenizer, const struct json_node *top,
                                 struct sluice_error *err);
+
+/*
+ * The chat template (chat_template.c), a later one in place of an earlier one: a text, that of
+ * tokenizer_config.json, or that of a file, if it is there. Errors: FORMAT, IO, NOMEM.
+ */
+enum sluice_status chat_template_set(struct sluice_tokenizer *tokenizer, struct span text,
+                                     struct sluice_error *err);
+enum sluice_status chat_template_config(struct sluice_tokenizer *tokenizer, const json_t *config,
+                                        const char *file, struct sluice_error *err);
+enum sluice_status chat_template_file(struct sluice_tokenizer *tokenizer, const char *path,
+                                      struct sluice_error *err);
 
 /* Reads post_processor, and what tokenizer_config.json adds to it. Errors: NO_TOKENIZER, FORMAT. */
 enum sluice_status postprocess_read(struct sluice_tokenizer *tokenizer, const json_t *value,

@@ -106,7 +106,7 @@ static enum sluice_status normalize_added(struct sluice_tokenizer *tokenizer,
     struct normalize_scratch scratch = {0};
     bool done = normalize(&tokenizer->normalizer, token->text, &buffer, &scratch, &token->text);
     if (done && buffer.n) {
-        const char *copy = arena_copy(&tokenizer->added_texts, buffer.data, buffer.n);
+        const char *copy = arena_copy(&tokenizer->texts, buffer.data, buffer.n);
         token->text = span_of(copy, buffer.n);
         done = copy != NULL;
     }
@@ -200,6 +200,7 @@ static enum sluice_status read_config(struct sluice_tokenizer *tokenizer, struct
     json_t *config;
     TRY(parse_config(text, file, &config, err));
     enum sluice_status status = postprocess_config(tokenizer, config, file, err);
+    if (status == SLUICE_OK) status = chat_template_config(tokenizer, config, file, err);
     json_decref(config);
     return status;
 }
@@ -253,7 +254,7 @@ void tokenizer_close(struct sluice_tokenizer *tokenizer)
     added_trie_release(&tokenizer->raw);
     added_trie_release(&tokenizer->normalized);
     array_release(&tokenizer->added);
-    arena_release(&tokenizer->added_texts);
+    arena_release(&tokenizer->texts);
     pretokenizer_release(&tokenizer->pre);
     bpe_release(&tokenizer->bpe);
     vocabulary_release(&tokenizer->vocab);
@@ -284,7 +285,8 @@ static enum sluice_status no_tokenizer_json(const char *folder, struct arena *pa
 }
 
 static enum sluice_status open_files(const char *json_path, const char *config_path,
-                                     struct sluice_tokenizer **out, struct sluice_error *err)
+                                     const char *template_path, struct sluice_tokenizer **out,
+                                     struct sluice_error *err)
 {
     struct file_map json = {0}, config = {0};
     enum sluice_status status = file_map_open(&json, json_path, err);
@@ -293,6 +295,11 @@ static enum sluice_status open_files(const char *json_path, const char *config_p
     if (status == SLUICE_OK)
         status = tokenizer_parse(span_of(json.data, (size_t)json.bytes), json_path,
                                  span_of(config.data, (size_t)config.bytes), config_path, out, err);
+    if (status == SLUICE_OK) status = chat_template_file(*out, template_path, err);
+    if (status != SLUICE_OK && *out) {
+        tokenizer_close(*out);
+        *out = NULL;
+    }
     file_map_release(&config);
     file_map_release(&json);
     return status;
@@ -306,14 +313,15 @@ enum sluice_status tokenizer_open(const char *folder, struct sluice_tokenizer **
     enum sluice_status status;
     const char *json = arena_printf(&paths, "%s/tokenizer.json", folder);
     const char *config = arena_printf(&paths, "%s/tokenizer_config.json", folder);
-    if (!json || !config)
+    const char *template = arena_printf(&paths, "%s/chat_template.jinja", folder);
+    if (!json || !config || !template)
         status = err_nomem(err, "path", strlen(folder));
     else if (!file_exists(json) && gguf_tokenizer_at(folder))
         status = gguf_tokenizer_open(folder, out, err);
     else if (!file_exists(json))
         status = no_tokenizer_json(folder, &paths, err);
     else
-        status = open_files(json, config, out, err);
+        status = open_files(json, config, template, out, err);
     arena_release(&paths);
     return status;
 }

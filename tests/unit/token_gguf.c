@@ -178,10 +178,24 @@ static void test_tokens(void)
     expect_ids(&(struct keys){"gpt2", "qwen35", -1, -1, -1, -1}, "e\xcc\x81", "195 169");
     struct sluice_tokenizer *t = open_keys(&plain);
     REQUIRE(t != NULL);
+    CHECK(sluice_tokenizer_chat_template(t, NULL) == NULL);
     CHECK(t->vocab.n_ids == USER + 1);
     CHECK(t->vocab.tokens[CONTROL].flags & TOKEN_SPECIAL);
     CHECK(!(t->vocab.tokens[USER].flags & TOKEN_SPECIAL));
     CHECK(span_equal(vocabulary_bytes(&t->vocab, USER), span_str("\t\"user\" \\")));
+    tokenizer_close(t);
+}
+
+static void test_chat_template(void)
+{
+    struct sluice_tokenizer *t;
+    struct gguf_bytes f = make(&(struct keys){"gpt2", "gpt-2", -1, -1, -1, -1});
+    put_tokens(&f);
+    gguf_key_string(&f, "tokenizer.chat_template", "{{ messages }}");
+    REQUIRE(open_bytes(&f, &t) == SLUICE_OK, "%s", err.message);
+    size_t len;
+    const char *text = sluice_tokenizer_chat_template(t, &len);
+    CHECK(text && len == 14 && strcmp(text, "{{ messages }}") == 0);
     tokenizer_close(t);
 }
 
@@ -257,6 +271,7 @@ static void test_refusals(void)
 #define CASES(C)                                                                                   \
     C(pieces)                                                                                      \
     C(marks_and_cases)                                                                             \
+    C(chat_template)                                                                               \
     C(tokens)                                                                                      \
     C(affixes)                                                                                     \
     C(refusals)

@@ -290,6 +290,51 @@ static void check_folder(const char *folder, enum sluice_status want, const char
     CHECK(strstr(err.message, says), "'%s' is not in '%s'", says, err.message);
 }
 
+/* The template of the tokenizer in folder is want; NULL: there is none. */
+static void check_template(const char *folder, const char *want)
+{
+    struct sluice_error err;
+    sluice_tokenizer *t;
+    size_t len = 99;
+    REQUIRE(sluice_tokenizer_open(&t, folder, &err) == SLUICE_OK, "%s", err.message);
+    const char *got = sluice_tokenizer_chat_template(t, &len);
+    CHECK((got == NULL) == (want == NULL) && len == (want ? strlen(want) : 0), "length %zu", len);
+    if (got && want) CHECK_STR(got, want);
+    sluice_tokenizer_close(&t);
+}
+
+static void test_chat_templates(void)
+{
+    char folder[] = "/tmp/sluice-token-XXXXXX";
+    static const char config[] = "tokenizer_config.json";
+    const struct recipe r = {0};
+    struct text_buffer json = make_json(&r);
+    text_append(&json, "", 1);
+    REQUIRE(mkdtemp(folder));
+    put_file(folder, "tokenizer.json", (const char *)json.data);
+    text_release(&json);
+    check_template(folder, NULL);
+    put_file(folder, config, "{\"chat_template\":null}");
+    check_template(folder, NULL);
+    put_file(folder, config, "{\"chat_template\":\"{{ x }}\"}");
+    check_template(folder, "{{ x }}");
+    put_file(folder, config,
+             "{\"chat_template\":[{\"name\":\"rag\",\"template\":\"r\"},"
+             "{\"name\":\"default\",\"template\":\"d\"}]}");
+    check_template(folder, "d");
+    put_file(folder, config, "{\"chat_template\":[{\"name\":\"rag\",\"template\":\"r\"}]}");
+    check_template(folder, NULL);
+    put_file(folder, "chat_template.jinja", "of the file");
+    check_template(folder, "of the file");
+    put_file(folder, config, "{\"chat_template\":7}");
+    check_folder(folder, FORMAT, "tokenizer_config.json: chat_template is neither");
+    CHECK(sluice_tokenizer_chat_template(NULL, NULL) == NULL);
+    drop_file(folder, "chat_template.jinja");
+    drop_file(folder, config);
+    drop_file(folder, "tokenizer.json");
+    CHECK(rmdir(folder) == 0);
+}
+
 static void test_folders(void)
 {
     char folder[] = "/tmp/sluice-token-XXXXXX";
@@ -338,5 +383,6 @@ static void test_folders(void)
     C(truncated_documents)                                                                         \
     C(both_notations_and_escapes)                                                                  \
     C(harmless_settings)                                                                           \
+    C(chat_templates)                                                                              \
     C(folders)
 CHECK_MAIN(CASES)
