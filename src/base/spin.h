@@ -2,11 +2,14 @@
  * Spinning before sleeping. Waking a sleeper takes tens of microseconds, on a virtual machine with
  * halted cores some hundred, which is more than most waits of a decoding step last. A waiter
  * therefore spins for as long as recent waits suggest it pays: patience is long while waits end
- * within LONG, and short after one that did not, so that an idle thread soon sleeps.
+ * within LONG, and short after one that did not, so that an idle thread soon sleeps. After SHORT it
+ * offers its core at every look: where more threads want to run than there are cores, the one that
+ * it waits for may be in the queue behind it.
  */
 #ifndef SLUICE_BASE_SPIN_H
 #define SLUICE_BASE_SPIN_H
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -44,7 +47,11 @@ static inline struct spin spin_begin(struct patience *patience)
 static inline bool spin_on(const struct spin *spin)
 {
     for (int i = 0; i < 8; i++) spin_relax();
-    return clock_ns() - spin->begin < (uint64_t)(spin->is_long ? SPIN_LONG_NS : SPIN_SHORT_NS);
+    uint64_t ns = clock_ns() - spin->begin;
+    if (ns < SPIN_SHORT_NS) return true;
+    if (!spin->is_long || ns >= SPIN_LONG_NS) return false;
+    sched_yield();
+    return true;
 }
 
 /* The wait is over, slept through or not. Returns how long it took. */
