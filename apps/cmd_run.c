@@ -3,6 +3,7 @@
  * certain: whole characters only, and nothing that may turn out to begin a stop string.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,8 @@ struct run {
     sluice_session *session;
     sluice_sampler *sampler;
     const sluice_tokenizer *tokenizer; /* NULL: only ids are known */
-    float *logits;                     /* [vocab_size] */
+    uint32_t vocab_size;
+    float *logits; /* [vocab_size] */
     struct ids prompt;
     struct ids generated; /* with the token that ended the text, if one did */
     struct buffer piece;  /* the text of one token */
@@ -83,6 +85,7 @@ static enum sluice_status prepare(struct run *run, struct sluice_error *err)
     TRY(app_read_prompt(run->app, run->engine, &run->prompt, err));
     TRY(open_session(run, err));
     TRY(open_sampler(run, info.vocab_size, err));
+    run->vocab_size = info.vocab_size;
     run->logits = malloc(info.vocab_size * sizeof *run->logits);
     return run->logits ? SLUICE_OK : fail_nomem(err, "logits");
 }
@@ -147,7 +150,7 @@ static void end_output(struct run *run)
     const struct args *args = run->app->args;
     if (args->json) return;
     if (args->print_ids) {
-        output_write(&run->app->out, "\n", 1);
+        if (run->generated.n || run->finish_reason) output_write(&run->app->out, "\n", 1);
     } else {
         output_end_line(&run->app->out);
     }
@@ -167,10 +170,21 @@ static enum sluice_status eval_prompt(struct run *run, struct sluice_error *err)
     return status;
 }
 
+/* A model that gives no numbers is broken; there is nothing to draw from. */
+static enum sluice_status check_logits(const struct run *run, struct sluice_error *err)
+{
+    bool numbers = true;
+    for (uint32_t i = 0; i < run->vocab_size; i++) numbers &= !isnan(run->logits[i]);
+    if (numbers) return SLUICE_OK;
+    return fail(err, SLUICE_E_FORMAT, "the model: the logits after %zu tokens are not numbers",
+                run->prompt.n + run->generated.n);
+}
+
 /* Draws one token and prints what it adds. Sets finish_reason when it is the last. */
 static enum sluice_status draw_one(struct run *run, struct sluice_error *err)
 {
     const struct args *args = run->app->args;
+    TRY(check_logits(run, err));
     int32_t id = sluice_sampler_draw(run->sampler, run->logits);
     sluice_sampler_accept(run->sampler, id);
     if (!ids_push(&run->generated, id)) return fail_nomem(err, "the generated ids");

@@ -389,6 +389,27 @@ def check_paths(tap, sluice):
         check_message(sluice.run("inspect", folder / "a\nb\x1b[1m"), ["a?b?[1m"], complaints)
 
 
+def fill_tensor(name, pair):
+    """Overwrites a 16-bit tensor with one value."""
+    def apply(model):
+        file = Checkpoint(model / WEIGHTS)
+        begin, end = file.header[name]["data_offsets"]
+        file.write(data=file.data[:begin] + pair * ((end - begin) // 2) + file.data[end:])
+    return apply
+
+
+def check_numbers(tap, sluice):
+    with tap.case("a model whose logits are not numbers") as complaints:
+        for name in (HEAD, NORM):
+            with harness.temporary_folder() as folder:
+                model = harness.copy_model(PLAIN, folder / "model", "reference.safetensors")
+                fill_tensor(name, b"\xc0\x7f")(model)
+                for args in (("run", "--print-ids"), ("run", "--print-ids", "--temperature", 0),
+                             ("perplexity",)):
+                    check_message(sluice.run(args[0], model, "--ids", "-", *args[1:],
+                                             stdin=b"1 2 3"), ["not numbers"], complaints)
+
+
 def check_copies(tap, sluice):
     """What the other cases break is good before."""
     with tap.case("copies without damage work, in shards too") as complaints:
@@ -411,6 +432,7 @@ def tests(tap, sluice):
     check_copies(tap, sluice)
     check_paths(tap, sluice)
     check_weights(tap, sluice)
+    check_numbers(tap, sluice)
     check_tokenizers(tap, sluice)
 
 
