@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,8 @@ static bool parse_real(const char *text, double *value)
     if (*text == '\0' || isspace((unsigned char)*text)) return false;
     char *end;
     *value = strtod(text, &end);
-    return *end == '\0' && !isnan(*value);
+    /* What is finite is finite as a float too. */
+    return *end == '\0' && !isnan(*value) && !(isfinite(*value) && fabs(*value) > FLT_MAX);
 }
 
 static bool count_in_range(uint64_t value, const char *range)

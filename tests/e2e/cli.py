@@ -38,6 +38,7 @@ USAGE_ERRORS = [
     (("run", "--prompt", "x", "-n", "-1"), "not '-1'"),
     (("run", "--prompt", "x", "--temperature", "-1"), "[0, inf)"),
     (("run", "--prompt", "x", "--top-p", "0"), "(0, 1]"),
+    (("run", "--prompt", "x", "--presence-penalty", "1e39"), "not '1e39'"),
     (("run", "--prompt", "x", "--precision", "half"), "'exact' or 'fast'"),
     (("run", "--prompt", "x", "--logit-bias", "x"), "42=-1.5"),
     (("run", "--prompt", "x", "--window", "9"), "only to 'perplexity'"),
