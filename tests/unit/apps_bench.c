@@ -173,14 +173,16 @@ static void test_dram(void)
 {
     SKIP_INSTRUMENTED();
     struct sluice_error err;
-    for (uint32_t threads = 1; threads <= 3; threads++) {
-        struct dram_probe probe;
+    struct dram_probe probe;
+    REQUIRE(dram_open(&probe, 1, &err) == SLUICE_OK, "%s", err.message);
+    struct dram_probe part = probe; /* that it works, not how fast the machine is */
+    part.bytes /= 16;
+    for (part.n_threads = 1; part.n_threads <= 3; part.n_threads++) {
         double rate = 0;
-        REQUIRE(dram_open(&probe, threads, &err) == SLUICE_OK, "%s", err.message);
-        CHECK(dram_measure(&probe, &rate, &err) == SLUICE_OK, "%s", err.message);
+        CHECK(dram_measure(&part, &rate, &err) == SLUICE_OK, "%s", err.message);
         CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
-        dram_close(&probe);
     }
+    dram_close(&probe);
 }
 
 static void test_drive(void)

@@ -150,7 +150,9 @@ static void run_config(const struct prompt *p, uint32_t i, enum sluice_precision
 static void run_configs(enum sluice_precision precision)
 {
     struct prompt p = make_reference(precision);
-    for (uint32_t i = 0; i < COUNT_OF(configs); i++) run_config(&p, i, precision);
+    /* The store does not know the precision: every second row has every kind of everything. */
+    uint32_t step = precision == SLUICE_EXACT ? 2 : 1;
+    for (uint32_t i = 0; i < COUNT_OF(configs); i += step) run_config(&p, i, precision);
     prompt_release(&p);
 }
 

@@ -139,10 +139,11 @@ static void test_an_expert_is_one_read(void)
     struct tempdir dir;
     REQUIRE(tempdir_make(&dir));
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
-        for (uint64_t shard_bytes = 0; shard_bytes <= 100000; shard_bytes += 100000) {
+        for (uint64_t cut = 0; cut < 2; cut++) {
             char name[32];
-            snprintf(name, sizeof name, "%zu-%d", i, shard_bytes != 0);
-            pack(models[i], tempdir_path(&dir, name), shard_bytes);
+            snprintf(name, sizeof name, "%zu-%d", i, (int)cut);
+            /* About ten files of each. */
+            pack(models[i], tempdir_path(&dir, name), cut * (i ? 100000 : 2000000));
             check_layout(tempdir_path(&dir, name));
         }
     tempdir_remove(&dir);

@@ -210,10 +210,12 @@ static void fail_read(const struct world *w, uint32_t k, uint32_t *n_failed)
                               .reader = {.depth = 1 + k % 9}};
     CHECK(use_faults(&o.reader, k % 5 ? INNER_NONE : INNER_PREAD, &faults));
     struct stepper t = {.world = w, .rng = {k}, .store = open_store(w, &o)};
-    for (uint32_t i = 0; i < 40 && !check_failures; i++) {
+    uint32_t last = 40; /* a few steps after the one that fails */
+    for (uint32_t i = 0; i < last && !check_failures; i++) {
         stepper_choose_any(&t);
         if (stepper_run(&t) == SLUICE_OK) continue;
         ++*n_failed;
+        last = i + 6;
         expect_message(&t, kinds[k % 3].text);
         CHECK(stepper_run(&t) == SLUICE_OK, "%s", t.err.message);
         expect_slots(&t, SLOTS);
