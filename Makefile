@@ -134,7 +134,7 @@ cross: ## build for aarch64 and run the tests under qemu
 	@tools/setup.sh build cross
 	@tools/cross/sysroot.sh build/sysroot-aarch64
 	@tools/configure.sh build/cross $(options_cross)
-	@tools/run_tests.sh build/cross $@ "$(T)" --suite unit --suite kern --suite op --suite cross
+	@tools/run_tests.sh build/cross $@ "$(T)" --setup cross --suite unit --suite kern --suite op --suite cross
 
 install: ## install program, library, header, manual and the shipped model: PREFIX= DESTDIR=
 	@tools/setup.sh build

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 # Headers that only compile with the flags of their instruction set.
-SPECIAL = {pathlib.PurePath("kernel/x86"), pathlib.PurePath("kernel/arm")}
+SPECIAL = {pathlib.PurePath("kernel/x86"), pathlib.PurePath("kernel/arm"), pathlib.PurePath("kernel/simd")}
 CXX_FLAGS = ["-std=c++11", "-pedantic", "-Wall", "-Wextra", "-Werror"]
 
 

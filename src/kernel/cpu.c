@@ -48,8 +48,8 @@ static bool has(uint32_t word, uint32_t bits)
 uint32_t cpu_detect(void)
 {
     /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
-    const uint32_t avx_vnni = 1u << 4;
     const uint32_t ymm_state = 0x6, zmm_state = 0xe6;
+    const uint32_t avx_vnni = 1u << 4;
     struct registers base = cpuid(1, 0);
     struct registers extended = cpuid(7, 0);
     if (!has(base.c, bit_OSXSAVE | bit_AVX)) return 0;
@@ -58,6 +58,7 @@ uint32_t cpu_detect(void)
     if (!has(state, ymm_state) || !has(base.c, bit_FMA | bit_F16C)) return 0;
     if (!has(extended.b, bit_AVX2)) return 0;
     features |= CPU_AVX2;
+    /* register a of part 0 is the last part there is */
     if (extended.a >= 1 && has(cpuid(7, 1).a, avx_vnni)) features |= CPU_AVX_VNNI;
     if (!has(state, zmm_state)) return features;
     if (!has(extended.b, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ)) return features;
@@ -68,9 +69,21 @@ uint32_t cpu_detect(void)
 
 #elif defined(__aarch64__)
 
+#include <sys/auxv.h>
+
+/* Of AT_HWCAP and AT_HWCAP2; asm/hwcap.h of older systems lacks some. */
+enum { CAP_ASIMD = 1 << 1, CAP_DOTPROD = 1 << 20, CAP2_I8MM = 1 << 13 };
+
 uint32_t cpu_detect(void)
 {
-    return CPU_NEON;
+    unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
+    uint32_t features = 0;
+    if (!(cap & CAP_ASIMD)) return 0;
+    features |= CPU_NEON;
+    if (!(cap & CAP_DOTPROD)) return features;
+    features |= CPU_NEON_DOTPROD;
+    if (cap2 & CAP2_I8MM) features |= CPU_NEON_I8MM;
+    return features;
 }
 
 #else

@@ -3,15 +3,20 @@
 #include "kernel/kernel.h"
 
 static const uint32_t all = CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI;
+static const uint32_t all_arm = CPU_NEON | CPU_NEON_DOTPROD | CPU_NEON_I8MM;
 
 static void test_mask_keeps_a_level_and_those_below(void)
 {
     uint32_t f = all;
     CHECK(cpu_mask("avx512", &f) && f == (CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512));
-    CHECK(cpu_mask("avx512vnni", &f) && f == (CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512),
-          "adds nothing");
+    CHECK(cpu_mask("avxvnni", &f) && f == (CPU_AVX2 | CPU_AVX_VNNI));
+    CHECK(cpu_mask("avx512vnni", &f) && f == (CPU_AVX2 | CPU_AVX_VNNI), "adds nothing");
     CHECK(cpu_mask("avx2", &f) && f == CPU_AVX2);
     CHECK(cpu_mask("scalar", &f) && f == 0);
+    f = all_arm;
+    CHECK(cpu_mask("i8mm", &f) && f == all_arm);
+    CHECK(cpu_mask("dotprod", &f) && f == (CPU_NEON | CPU_NEON_DOTPROD));
+    CHECK(cpu_mask("neon", &f) && f == CPU_NEON);
 }
 
 static void test_mask_of_another_family_leaves_scalar(void)
@@ -47,6 +52,8 @@ static void test_describe(void)
     CHECK(strcmp(text, "avx2 avxvnni avx512 avx512vnni") == 0, "%s", text);
     cpu_describe(CPU_NEON, text, sizeof text);
     CHECK(strcmp(text, "neon") == 0, "%s", text);
+    cpu_describe(all_arm, text, sizeof text);
+    CHECK(strcmp(text, "neon dotprod i8mm") == 0, "%s", text);
 }
 
 static void test_describe_cuts_at_cap(void)
@@ -68,6 +75,8 @@ static void test_detected_features_describe_themselves(void)
     CHECK((f == 0) == (strcmp(text, "scalar") == 0), "%s", text);
     CHECK(!(f & CPU_AVX512_VNNI) || (f & CPU_AVX512), "vnni without avx512");
     CHECK(!(f & CPU_AVX512) || (f & CPU_AVX2), "avx512 without avx2");
+    CHECK(!(f & CPU_AVX_VNNI) || (f & CPU_AVX2), "avxvnni without avx2");
+    CHECK(!(f & (CPU_NEON_DOTPROD | CPU_NEON_I8MM)) || (f & CPU_NEON), "dotprod without neon");
 }
 
 static void test_wtypes(void)

@@ -2,9 +2,12 @@
 #ifndef SLUICE_KERNEL_SIMD_AVX2_H
 #define SLUICE_KERNEL_SIMD_AVX2_H
 
+#include <immintrin.h>
+
 enum { LANES = 8 };
 typedef __m256 vf;
 typedef __m256i vi;
+typedef __m256i dwords; /* eight */
 
 INLINE __m256i first_lanes(uint32_t n)
 {
@@ -106,6 +109,13 @@ INLINE vf vf_sub_add(vf a, vf b)
 INLINE __m128 vf_fold(vf v)
 {
     return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+/* The sum of all lanes, always by the same tree. */
+INLINE float vf_sum(vf v)
+{
+    __m128 quad = vf_fold(v);
+    quad = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
+    return _mm_cvtss_f32(_mm_add_ss(quad, _mm_movehdup_ps(quad)));
 }
 INLINE float vf_max_lane(vf v)
 {
@@ -238,7 +248,7 @@ INLINE vi vi_if_greater(vi a, vi b, vi x, vi y)
     return _mm256_blendv_epi8(y, x, _mm256_cmpgt_epi32(a, b));
 }
 /* Lane i becomes table[index i], index < 8. */
-INLINE vi vi_lookup(__m256i table, vi index)
+INLINE vi vi_lookup(dwords table, vi index)
 {
     return _mm256_permutevar8x32_epi32(table, index);
 }
@@ -247,7 +257,7 @@ INLINE vi vi_iota(void)
     return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
 }
 /* count <= 8 dwords */
-INLINE __m256i load_dwords(const uint8_t *p, uint32_t count)
+INLINE dwords load_dwords(const uint8_t *p, uint32_t count)
 {
     return _mm256_maskload_epi32((const void *)p, first_lanes(count));
 }

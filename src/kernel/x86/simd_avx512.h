@@ -2,9 +2,12 @@
 #ifndef SLUICE_KERNEL_SIMD_AVX512_H
 #define SLUICE_KERNEL_SIMD_AVX512_H
 
+#include <immintrin.h>
+
 enum { LANES = 16 };
 typedef __m512 vf;
 typedef __m512i vi;
+typedef __m256i dwords; /* eight */
 
 INLINE __mmask16 first_lanes(uint32_t n)
 {
@@ -100,6 +103,13 @@ INLINE __m128 vf_fold(vf v)
 {
     __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+/* The sum of all lanes, always by the same tree. */
+INLINE float vf_sum(vf v)
+{
+    __m128 quad = vf_fold(v);
+    quad = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
+    return _mm_cvtss_f32(_mm_add_ss(quad, _mm_movehdup_ps(quad)));
 }
 INLINE float vf_max_lane(vf v)
 {
@@ -213,7 +223,7 @@ INLINE vi vi_if_greater(vi a, vi b, vi x, vi y)
     return _mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a, b), y, x);
 }
 /* Lane i becomes table[index i], index < 8. */
-INLINE vi vi_lookup(__m256i table, vi index)
+INLINE vi vi_lookup(dwords table, vi index)
 {
     return _mm512_permutexvar_epi32(index, _mm512_castsi256_si512(table));
 }
@@ -222,7 +232,7 @@ INLINE vi vi_iota(void)
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 /* count <= 8 dwords */
-INLINE __m256i load_dwords(const uint8_t *p, uint32_t count)
+INLINE dwords load_dwords(const uint8_t *p, uint32_t count)
 {
     return _mm256_maskz_loadu_epi32((__mmask8)((1u << count) - 1), p);
 }

@@ -5,7 +5,7 @@
 #ifndef SLUICE_KERNEL_TRANSPOSE_H
 #define SLUICE_KERNEL_TRANSPOSE_H
 
-#include "kernel/x86/simd.h"
+#include "kernel/simd/simd.h"
 
 INLINE __m128i load_16(const uint8_t *p)
 {

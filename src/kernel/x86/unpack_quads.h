@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-#include "kernel/x86/simd.h"
+#include "kernel/simd/simd.h"
 
 enum { QUADS = 8 };
 

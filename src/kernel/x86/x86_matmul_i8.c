@@ -8,9 +8,9 @@
  * results of a panel wait in y for the next one.
  */
 #include "base/bits.h"
+#include "kernel/simd/sets.h"
 #include "kernel/x86/dot_rows.h"
 #include "kernel/x86/transpose.h"
-#include "kernel/x86/x86.h"
 
 enum {
     PANEL_COLS = 1024,
@@ -402,7 +402,7 @@ MATMUL_I8(5)
 MATMUL_I8(6)
 MATMUL_I8(8)
 
-void SET(x86_init_matmul_i8)(struct kernels *k)
+void SET(init_matmul_i8)(struct kernels *k)
 {
     k->matmul_i8[WTYPE_Q2] = matmul_i8_q2;
     k->matmul_i8[WTYPE_Q3] = matmul_i8_q3;

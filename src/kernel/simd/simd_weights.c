@@ -1,17 +1,17 @@
 /* Weight rows and activations from one number format to another. */
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 /*
  * 32 values are `bits` dwords. Value i begins in dword i * bits / 32; what is left of it lies at
  * the bottom of the next, of which the mask drops the rest.
  */
-INLINE vi unpack_lanes(__m256i dwords, uint32_t first, uint32_t bits)
+INLINE vi unpack_lanes(dwords packed, uint32_t first, uint32_t bits)
 {
     const vi low5 = vi_set(31), mask = vi_set((1 << bits) - 1);
     vi at = vi_mul(vi_add(vi_iota(), vi_set((int32_t)first)), vi_set((int32_t)bits));
     vi index = vi_srl(at, 5), shift = vi_and(at, low5);
-    vi here = vi_srlv(vi_lookup(dwords, index), shift);
-    vi next = vi_lookup(dwords, vi_and(vi_add(index, vi_set(1)), vi_set(7)));
+    vi here = vi_srlv(vi_lookup(packed, index), shift);
+    vi next = vi_lookup(packed, vi_and(vi_add(index, vi_set(1)), vi_set(7)));
     return vi_and(vi_or(here, vi_sllv(next, vi_sub(vi_set(32), shift))), mask);
 }
 
@@ -19,18 +19,25 @@ INLINE void dequant_group(const uint8_t *data, uint32_t group, uint32_t bits, vf
                           float *y)
 {
     for (uint32_t i = 0; i < group; i += 32) {
-        __m256i dwords = load_dwords(data + i / 8 * bits, bits);
+        dwords packed = load_dwords(data + i / 8 * bits, bits);
         for (uint32_t j = 0; j < 32; j += LANES) {
-            vf q = vf_from_int(unpack_lanes(dwords, j, bits));
+            vf q = vf_from_int(unpack_lanes(packed, j, bits));
             vf_store(y + i + j, vf_add(vf_mul(q, scale), bias));
         }
     }
 }
 
+INLINE float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 INLINE float bf16_at(const uint8_t *array, size_t i)
 {
     uint32_t bits = (uint32_t)array[2 * i] << 16 | (uint32_t)array[2 * i + 1] << 24;
-    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int32_t)bits)));
+    return float_of(bits);
 }
 
 INLINE void dequant_row_of(const struct wmat *w, uint32_t row, uint32_t bits, float *y)
@@ -90,7 +97,7 @@ INLINE float largest_magnitude(const vf *v, uint32_t vectors)
     for (uint32_t i = 1; i < vectors; i++) max = vi_max(max, vi_bits(vf_abs(v[i])));
     int32_t bits = vi_max_lane(max);
     if (bits >= 0x7f800000) bits = 0x7fc00000;
-    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(bits)));
+    return float_of((uint32_t)bits);
 }
 
 /* Division gives what the reference gives; where scale is denormal it may exceed 127. */
@@ -120,7 +127,7 @@ static void quantize_act8(const float *x, uint32_t k, int8_t *q, float *scale, f
     }
 }
 
-void SET(x86_init_weights)(struct kernels *k)
+void SET(init_weights)(struct kernels *k)
 {
     k->dequant_row[WTYPE_F16] = dequant_f16_row;
     k->dequant_row[WTYPE_BF16] = dequant_bf16_row;

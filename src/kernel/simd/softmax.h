@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 /*
  * Turns scores, padded with -infinity, into exp(score - max), moves st to the new maximum and

@@ -1,5 +1,5 @@
 /* Gated DeltaNet: short convolution, gates, and one step of the recurrence. */
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 static void conv_silu(const float *const *rows, const float *w, uint32_t width, uint32_t n,
                       float *y)
@@ -91,7 +91,7 @@ static void delta_step(float *state, const float *q, const float *k, const float
     for (; i < dv; i++) step_rows(state + (size_t)i * dk, 1, q, k, v + i, decay, beta, dk, out + i);
 }
 
-void SET(x86_init_delta)(struct kernels *k)
+void SET(init_delta)(struct kernels *k)
 {
     k->conv_silu = conv_silu;
     k->decay_beta = decay_beta;

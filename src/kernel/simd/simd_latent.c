@@ -4,7 +4,7 @@
  * operation of any.
  */
 #include "base/bits.h"
-#include "kernel/x86/softmax.h"
+#include "kernel/simd/softmax.h"
 
 enum { HEADS = 4, ROWS = 2, CHUNK = 2 };
 
@@ -114,7 +114,7 @@ static void latent_block_f16(const struct latent_query *q, const uint16_t *rows,
     latent_block(q, rows, count, true, st, acc);
 }
 
-void SET(x86_init_latent)(struct kernels *k)
+void SET(init_latent)(struct kernels *k)
 {
     k->latent_block_f32 = latent_block_f32;
     k->latent_block_f16 = latent_block_f16;

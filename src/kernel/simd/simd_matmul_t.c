@@ -5,7 +5,7 @@
  * not the additions.
  */
 #include "base/bits.h"
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 enum { PANEL = 8, TOKENS = 4, VECTORS = 2 };
 
@@ -132,7 +132,7 @@ static void matmul_t_f32_converted(const struct wmat *w, uint32_t col0, uint32_t
     }
 }
 
-void SET(x86_init_matmul_t)(struct kernels *k)
+void SET(init_matmul_t)(struct kernels *k)
 {
     for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++)
         k->matmul_t_f32[type] = matmul_t_f32_converted;

@@ -5,9 +5,9 @@
  * there are too few tokens to be worth it.
  */
 #include "base/bits.h"
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
-enum { TILE_ROWS = 4, TILE_TOKENS = LANES == 16 ? 4 : 2, PASS_ROWS = 8 };
+enum { TILE_ROWS = 4, TILE_TOKENS = LANES == 8 ? 2 : 4, PASS_ROWS = 8 };
 
 enum source { SOURCE_F32, SOURCE_F16, SOURCE_BF16 };
 
@@ -161,7 +161,7 @@ static void matmul_f32_bf16(const struct wmat *w, uint32_t row0, uint32_t row1, 
     }
 }
 
-void SET(x86_init_matmul_f32)(struct kernels *k)
+void SET(init_matmul_f32)(struct kernels *k)
 {
     for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++) k->matmul_f32[type] = matmul_f32_converted;
     k->matmul_f32[WTYPE_F32] = matmul_f32_f32;

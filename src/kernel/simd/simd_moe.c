@@ -1,5 +1,5 @@
 /* The router's choice and the sum of what the chosen experts return. */
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 /* Below every logit: what has been chosen. NaN comes just above it. */
 static const int32_t chosen_order = INT32_MIN;
@@ -113,7 +113,7 @@ static void combine(const float *residual, const float *moe, const float *shared
     }
 }
 
-void SET(x86_init_moe)(struct kernels *k)
+void SET(init_moe)(struct kernels *k)
 {
     k->softmax_top_k = softmax_top_k;
     k->weighted_sum = weighted_sum;

@@ -1,6 +1,6 @@
 #include <math.h>
 
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 INLINE vf inverse_rms(const float *x, uint32_t n, float eps)
 {
@@ -36,7 +36,7 @@ static void gated_rms_norm(const float *x, const float *z, const float *w, uint3
     }
 }
 
-void SET(x86_init_norm)(struct kernels *k)
+void SET(init_norm)(struct kernels *k)
 {
     k->rms_norm = rms_norm;
     k->l2_norm = l2_norm;

@@ -1,13 +1,12 @@
 /*
- * Vectors of the instruction set a file is compiled for: 16 lanes with AVX-512, 8 with AVX2. The
- * sources in this folder are written once against these names and built once per set. A tail is
- * loaded and stored through a mask, so the lanes of a tail see the same operations as all others
+ * Vectors of the instruction set a file is compiled for: 16 lanes with AVX-512, 8 with AVX2, 4 with
+ * NEON. The sources in this folder are written once against these names and built once per set. A
+ * tail is loaded and stored by itself, so the lanes of a tail see the same operations as all others
  * and nothing outside the operand is touched.
  */
 #ifndef SLUICE_KERNEL_SIMD_H
 #define SLUICE_KERNEL_SIMD_H
 
-#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,7 +19,9 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#if defined(__AVX512F__)
+#if defined(__aarch64__)
+#include "kernel/arm/simd_neon.h"
+#elif defined(__AVX512F__)
 #include "kernel/x86/simd_avx512.h"
 #else
 #include "kernel/x86/simd_avx2.h"
@@ -37,7 +38,13 @@
 #endif
 
 /* Names of this set's own functions. */
-#if defined(__AVX512VNNI__)
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define SET(name) name##_i8mm
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define SET(name) name##_dotprod
+#elif defined(__aarch64__)
+#define SET(name) name##_neon
+#elif defined(__AVX512VNNI__)
 #define SET(name) name##_vnni
 #elif defined(__AVX512F__)
 #define SET(name) name##_avx512
@@ -46,14 +53,6 @@
 #else
 #define SET(name) name##_avx2
 #endif
-
-/* The sum of all lanes, always by the same tree. */
-INLINE float vf_sum(vf v)
-{
-    __m128 quad = vf_fold(v);
-    quad = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
-    return _mm_cvtss_f32(_mm_add_ss(quad, _mm_movehdup_ps(quad)));
-}
 
 INLINE vf vf_load_upto(const float *p, uint32_t n)
 {

@@ -1,6 +1,6 @@
 /* One query head against one block of positions, with the softmax kept online (arXiv:1805.02867).
  */
-#include "kernel/x86/softmax.h"
+#include "kernel/simd/softmax.h"
 
 enum { KEYS = 4, CHUNK = 4 };
 
@@ -74,7 +74,7 @@ static void attention_block_f16(const float *q, const uint16_t *keys, const uint
     attention_block(q, keys, values, count, head_dim, scale, st, true, acc);
 }
 
-void SET(x86_init_attention)(struct kernels *k)
+void SET(init_attention)(struct kernels *k)
 {
     k->attention_block_f32 = attention_block_f32;
     k->attention_block_f16 = attention_block_f16;

@@ -1,5 +1,5 @@
 /* One element in, one element out: any split of the operands gives the same bits. */
-#include "kernel/x86/x86.h"
+#include "kernel/simd/sets.h"
 
 static void add(const float *a, const float *b, uint32_t n, float *y)
 {
@@ -65,7 +65,7 @@ static void rope_pairs(const float *x, const float *cos_sin, uint32_t head_dim, 
         vf_store_upto(y + i, head_dim - i, vf_load_upto(x + i, head_dim - i));
 }
 
-void SET(x86_init_elementwise)(struct kernels *k)
+void SET(init_elementwise)(struct kernels *k)
 {
     k->add = add;
     k->scale = scale;
