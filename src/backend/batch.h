@@ -17,6 +17,14 @@ struct batch {
     struct batch_segment *segments;
 };
 
+/* The segment a row belongs to. */
+static inline const struct batch_segment *batch_segment_of(const struct batch *batch, uint32_t row)
+{
+    const struct batch_segment *s = batch->segments;
+    while (row >= s->first + s->count) s++;
+    return s;
+}
+
 /* A batch with a long segment evaluates a prompt: what it uses says little about decoding. */
 static inline bool batch_is_prompt(const struct batch *batch)
 {

@@ -17,6 +17,8 @@ enum sluice_status layout_from_graph(struct state_layout *layout, const struct g
         if (is_recurrent(s)) {
             n *= s->dims[1];
             ok = layout_add_recurrent(layout, s->kind == STATE_delta ? n * s->dims[2] : n, &index);
+        } else if (s->kind == STATE_latent) {
+            ok = layout_add_latent(layout, s->dims[0], s->dims[1], &index);
         } else {
             ok = layout_add_kv(layout, s->dims[0], s->dims[1], &index);
         }

@@ -6,8 +6,8 @@
 #include "state/sequence.h"
 
 /*
- * Adds every state the graph declares to an empty layout: kv states by their index, convolution and
- * delta states as recurrent ones in order of declaration. Errors: NOMEM.
+ * Adds every state the graph declares to an empty layout, in order of declaration: kv and latent
+ * states to pages, convolution and delta states as recurrent ones. Errors: NOMEM.
  */
 enum sluice_status layout_from_graph(struct state_layout *layout, const struct graph *g,
                                      enum kv_type kv_type, struct sluice_error *err);

@@ -51,15 +51,16 @@ static uint64_t resident_now(void)
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Distinct dense matrices: a tied head is the embedding. */
+/* Distinct dense matrices: a tied head is the embedding, keys and values of MLA may be one. */
 static uint32_t dense_matrices(struct sluice_engine *e, struct wmat **out)
 {
     const struct graph *g = &e->model.graph;
     uint32_t n = 0;
     for (size_t w = 0; w < g->weights.n; w++) {
-        enum weight_role role = g->weights.items[w].role;
-        if (role == WEIGHT_lm_head && e->model.tied) continue;
-        if (weight_role_kind(role) == WEIGHT_KIND_MATRIX) out[n++] = &e->model.weights[w].matrix;
+        enum weight_kind kind = weight_role_kind(g->weights.items[w].role);
+        if (e->model.weights[w].same) continue;
+        if (kind == WEIGHT_KIND_MATRIX || kind == WEIGHT_KIND_HEADS)
+            out[n++] = &e->model.weights[w].matrix;
     }
     return n;
 }
@@ -189,16 +190,11 @@ static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **m
     return open_store(e, err);
 }
 
-/* A head that is the embedding has copies of its pointers. */
-static void move_tied(struct sluice_engine *e)
+/* Weights that are another one have copies of its pointers. */
+static void move_shared(struct sluice_engine *e)
 {
-    const struct graph *g = &e->model.graph;
-    const struct wmat *embed = NULL;
-    for (size_t w = 0; w < g->weights.n; w++) {
-        if (g->weights.items[w].role == WEIGHT_embed) embed = &e->model.weights[w].matrix;
-        if (g->weights.items[w].role == WEIGHT_lm_head && e->model.tied && embed)
-            e->model.weights[w].matrix = *embed;
-    }
+    for (size_t w = 0; w < e->model.graph.weights.n; w++)
+        if (e->model.weights[w].same) e->model.weights[w].matrix = e->model.weights[w].same->matrix;
 }
 
 enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err)
@@ -218,7 +214,7 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
     if (!matrices) return err_nomem(err, "memory plan", e->model.graph.weights.n);
     enum sluice_status status = open_streamed(e, matrices, dense_matrices(e, matrices), err);
     free(matrices);
-    if (status == SLUICE_OK) move_tied(e);
+    if (status == SLUICE_OK) move_shared(e);
     return status;
 }
 

@@ -29,7 +29,9 @@ static void put_weight(struct text *t, const struct graph *g, uint32_t id)
     const struct weight_decl *w = build_weight(g, id);
     put(t, " %s", weight_role_name(w->role));
     if (w->n_experts)
-        put(t, "(%u x %u x %u)", w->n_experts, w->n_inter, w->cols);
+        put(t, "(%u x %u x %u%s)", w->n_experts, w->n_inter, w->cols, w->biased ? ", biased" : "");
+    else if (w->n_heads)
+        put(t, "(%u x %u x %u)", w->n_heads, w->rows, w->cols);
     else
         put(t, "(%u x %u)", w->rows, w->cols);
 }

@@ -161,6 +161,11 @@ uint32_t graph_weight(struct graph *g, struct weight_decl decl)
         build_fail(g, name, "a weight of %u x %u", decl.rows, decl.cols);
         return 0;
     }
+    bool heads = weight_role_kind(decl.role) == WEIGHT_KIND_HEADS;
+    if (heads == (decl.n_heads == 0)) {
+        build_fail(g, name, "a weight of %u heads", decl.n_heads);
+        return 0;
+    }
     bool bank = weight_role_kind(decl.role) == WEIGHT_KIND_BANK;
     if (bank ? decl.n_experts == 0 || decl.n_inter != decl.rows : decl.n_experts || decl.n_inter) {
         build_fail(g, name, "a bank of %u experts", decl.n_experts);
@@ -171,14 +176,27 @@ uint32_t graph_weight(struct graph *g, struct weight_decl decl)
     return added(g, ok, g->weights.n);
 }
 
-wt_experts graph_experts(struct graph *g, uint32_t n_experts, uint32_t n_inter, uint32_t hidden)
+static wt_experts add_bank(struct graph *g, uint32_t n_experts, uint32_t n_inter, uint32_t hidden,
+                           bool biased)
 {
     struct weight_decl decl = {.role = WEIGHT_experts,
                                .rows = n_inter,
                                .cols = hidden,
                                .n_experts = n_experts,
-                               .n_inter = n_inter};
+                               .n_inter = n_inter,
+                               .biased = biased};
     return (wt_experts){graph_weight(g, decl)};
+}
+
+wt_experts graph_experts(struct graph *g, uint32_t n_experts, uint32_t n_inter, uint32_t hidden)
+{
+    return add_bank(g, n_experts, n_inter, hidden, false);
+}
+
+wt_experts graph_biased_experts(struct graph *g, uint32_t n_experts, uint32_t n_inter,
+                                uint32_t hidden)
+{
+    return add_bank(g, n_experts, n_inter, hidden, true);
 }
 
 static uint32_t add_state(struct graph *g, struct state_decl decl)
@@ -195,6 +213,12 @@ state_kv graph_state_kv(struct graph *g, uint32_t n_kv_heads, uint32_t head_dim)
 {
     struct state_decl decl = {.kind = STATE_kv, .dims = {n_kv_heads, head_dim}};
     return (state_kv){add_state(g, decl)};
+}
+
+state_latent graph_state_latent(struct graph *g, uint32_t rank, uint32_t rotated)
+{
+    struct state_decl decl = {.kind = STATE_latent, .dims = {rank, rotated}};
+    return (state_latent){add_state(g, decl)};
 }
 
 state_conv graph_state_conv(struct graph *g, uint32_t width, uint32_t channels)
@@ -249,7 +273,8 @@ uint32_t build_product(struct graph *g, const char *op, uint32_t a, uint32_t b)
 
 bool graph_state_fits(enum state_kind have, enum state_kind want)
 {
-    return have == want || (have == STATE_kv && want == STATE_kv_ready);
+    return have == want || (have == STATE_kv && want == STATE_kv_ready) ||
+           (have == STATE_latent && want == STATE_latent_ready);
 }
 
 static bool operand_fits(const struct graph *g, const struct node *node, const struct operand *o)

@@ -33,14 +33,19 @@ struct weight_decl {
     enum weight_role role;
     uint32_t layer;
     uint32_t rows, cols;         /* VECTOR: rows 1; CONV: rows = width, cols = channels */
+    uint32_t n_heads;            /* HEADS: matrices of rows x cols */
     uint32_t n_experts, n_inter; /* BANK: gate and up [n_inter][cols], down [cols][n_inter] */
+    bool biased;                 /* BANK: each matrix has a bias */
 };
 
 struct state_decl {
     enum state_kind kind;
     uint32_t layer;
-    uint32_t index;   /* among the states of this kind */
-    uint32_t dims[4]; /* kv: kv_heads, head_dim; conv: width - 1, channels; delta: heads, dv, dk */
+    uint32_t index; /* among the states of this kind */
+    /* kv: kv_heads, head_dim; latent: rank, rotated; conv: width - 1, channels; delta: heads, dv,
+     * dk
+     */
+    uint32_t dims[4];
 };
 
 struct graph {
@@ -78,7 +83,7 @@ size_t graph_dump(const struct graph *g, char *out, size_t cap);
 bool graph_buffer_index(const struct graph *g, uint32_t id, uint32_t *index);
 bool graph_weight_index(const struct graph *g, uint32_t id, uint32_t *index);
 bool graph_state_index(const struct graph *g, uint32_t id, uint32_t *index);
-/* kv_ready names the same state as kv; every other kind only itself. */
+/* kv_ready names the same state as kv, latent_ready as latent; every other kind only itself. */
 bool graph_state_fits(enum state_kind have, enum state_kind want);
 
 /* Inputs: filled by the caller before each run. */
@@ -99,11 +104,20 @@ uint32_t graph_weight(struct graph *g, struct weight_decl decl);
 #define WEIGHT(g, role_, rows_, cols_)                                                             \
     ((wt_##role_){graph_weight(                                                                    \
         (g), (struct weight_decl){.role = WEIGHT_##role_, .rows = (rows_), .cols = (cols_)})})
+/* A matrix for each head: HEAD_WEIGHTS(g, k_b_proj, n_heads, rows, cols). */
+#define HEAD_WEIGHTS(g, role_, n_heads_, rows_, cols_)                                             \
+    ((wt_##role_){graph_weight((g), (struct weight_decl){.role = WEIGHT_##role_,                   \
+                                                         .rows = (rows_),                          \
+                                                         .cols = (cols_),                          \
+                                                         .n_heads = (n_heads_)})})
 /* The routed experts of a layer. */
 wt_experts graph_experts(struct graph *g, uint32_t n_experts, uint32_t n_inter, uint32_t hidden);
+wt_experts graph_biased_experts(struct graph *g, uint32_t n_experts, uint32_t n_inter,
+                                uint32_t hidden);
 
 /* Declares the state of the current layer. */
 state_kv graph_state_kv(struct graph *g, uint32_t n_kv_heads, uint32_t head_dim);
+state_latent graph_state_latent(struct graph *g, uint32_t rank, uint32_t rotated);
 state_conv graph_state_conv(struct graph *g, uint32_t width, uint32_t channels);
 state_delta graph_state_delta(struct graph *g, uint32_t n_v_heads, uint32_t dv, uint32_t dk);
 
@@ -121,6 +135,14 @@ struct qkv_and_z {
 struct beta_and_alpha {
     buf_beta_stack beta;
     buf_alpha_stack alpha;
+};
+struct mla_q_parts {
+    buf_q_nope nope;
+    buf_q_rot_raw rot;
+};
+struct latent_parts {
+    buf_latent_raw latent;
+    buf_k_rot_raw rot;
 };
 struct decay_and_beta {
     buf_g_decay g;
@@ -141,6 +163,13 @@ buf_rope_table push_rope_angles(struct graph *g, struct op_rope_angles op);
 struct q_and_gate push_split_q_gate(struct graph *g, struct op_split_q_gate op);
 state_kv_ready push_kv_append(struct graph *g, struct op_kv_append op);
 buf_attn_out push_attention(struct graph *g, struct op_attention op);
+buf_attn_out push_sink_attention(struct graph *g, struct op_sink_attention op);
+struct mla_q_parts push_split_mla_q(struct graph *g, struct op_split_mla_q op);
+struct latent_parts push_split_latent(struct graph *g, struct op_split_latent op);
+buf_q_absorbed push_absorb(struct graph *g, struct op_absorb op);
+state_latent_ready push_latent_append(struct graph *g, struct op_latent_append op);
+buf_latent_out push_latent_attention(struct graph *g, struct op_latent_attention op);
+buf_attn_out push_expand(struct graph *g, struct op_expand op);
 buf_attn_gated push_sigmoid_gate(struct graph *g, struct op_sigmoid_gate op);
 buf_residual push_residual_add(struct graph *g, struct op_residual_add op);
 struct qkv_and_z push_split_qkvz(struct graph *g, struct op_split_qkvz op);

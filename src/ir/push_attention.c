@@ -35,6 +35,7 @@ static uint32_t push_rotation(struct graph *g, struct op_rope rope, enum role in
     build_check(g, angles == rotary_dim, "rope", "width of the table", angles, rotary_dim);
     const struct node *writer = build_writer(g, x);
     uint32_t normed = writer->op == OP_KIND_rms_norm ? writer->u.rms_norm.dim : width;
+    if (writer->op == OP_KIND_split_mla_q) normed = writer->u.split_mla_q.rotated;
     build_check(g, normed == head_dim || normed == width, "rope", "head_dim", head_dim, normed);
     rope.y.id = build_buffer(g, out, width);
     BUILD_NODE(g, rope);
@@ -78,24 +79,44 @@ state_kv_ready push_kv_append(struct graph *g, struct op_kv_append kv_append)
     return (state_kv_ready){kv_append.cache.id};
 }
 
+/* Queries of so many heads that fit the cache; gives the result's width. */
+static uint32_t check_queries(struct graph *g, const char *op, buf_q q, uint32_t heads,
+                              const struct state_decl *cache)
+{
+    uint32_t kv_heads = cache->dims[0], dim = cache->dims[1], width = build_width(g, q.id);
+    uint32_t want = build_product(g, op, heads, dim);
+    build_check(g, width == want, op, "width of q", width, want);
+    uint32_t head_dim = build_writer(g, q.id)->u.rope.head_dim;
+    build_check(g, head_dim == dim, op, "head_dim of q", head_dim, dim);
+    build_check(g, kv_heads && heads % kv_heads == 0, op, "query heads", heads, kv_heads);
+    return width;
+}
+
 buf_attn_out push_attention(struct graph *g, struct op_attention attention)
 {
     BUILD_INPUTS(g, attention);
     const struct state_decl *state = build_state(g, attention.cache.id);
     attention.n_kv_heads = state->dims[0];
     attention.head_dim = state->dims[1];
-    uint32_t width = build_width(g, attention.q.id);
-    uint32_t heads = attention.n_heads;
-    uint32_t want = build_product(g, "attention", heads, attention.head_dim);
-    build_check(g, width == want, "attention", "width of q", width, want);
-    uint32_t head_dim = build_writer(g, attention.q.id)->u.rope.head_dim;
-    build_check(g, head_dim == attention.head_dim, "attention", "head_dim of q", head_dim,
-                attention.head_dim);
-    build_check(g, state->dims[0] && heads % state->dims[0] == 0, "attention", "query heads", heads,
-                state->dims[0]);
+    uint32_t width = check_queries(g, "attention", attention.q, attention.n_heads, state);
     attention.y = (buf_attn_out){build_buffer(g, ROLE_attn_out, width)};
     BUILD_NODE(g, attention);
     return attention.y;
+}
+
+buf_attn_out push_sink_attention(struct graph *g, struct op_sink_attention sink_attention)
+{
+    BUILD_INPUTS(g, sink_attention);
+    const struct state_decl *state = build_state(g, sink_attention.cache.id);
+    uint32_t sinks = build_weight(g, sink_attention.sinks.id)->cols;
+    uint32_t heads = sink_attention.n_heads;
+    sink_attention.n_kv_heads = state->dims[0];
+    sink_attention.head_dim = state->dims[1];
+    uint32_t width = check_queries(g, "sink_attention", sink_attention.q, heads, state);
+    build_check(g, sinks == heads, "sink_attention", "number of sinks", sinks, heads);
+    sink_attention.y = (buf_attn_out){build_buffer(g, ROLE_attn_out, width)};
+    BUILD_NODE(g, sink_attention);
+    return sink_attention.y;
 }
 
 buf_attn_gated push_sigmoid_gate(struct graph *g, struct op_sigmoid_gate sigmoid_gate)

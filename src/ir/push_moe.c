@@ -142,8 +142,8 @@ buf_expert_out push_experts(struct graph *g, struct op_experts experts)
     build_check(g, offsets == bank->n_experts + 1, "experts", "offsets", offsets,
                 bank->n_experts + 1);
     experts.n_experts = bank->n_experts;
-    experts.gate = (buf_expert_gate){build_buffer(g, ROLE_expert_gate, bank->n_inter)};
-    experts.up = (buf_expert_up){build_buffer(g, ROLE_expert_up, bank->n_inter)};
+    uint32_t both = build_product(g, "experts", 2, bank->n_inter);
+    experts.gate_up = (buf_expert_gate_up){build_buffer(g, ROLE_expert_gate_up, both)};
     experts.act = (buf_expert_act){build_buffer(g, ROLE_expert_act, bank->n_inter)};
     experts.y = (buf_expert_out){build_buffer(g, ROLE_expert_out, width)};
     BUILD_NODE(g, experts);

@@ -89,6 +89,13 @@ static void push_again(struct graph *r, const struct node *node)
         AGAIN(split_q_gate)
         AGAIN(kv_append)
         AGAIN(attention)
+        AGAIN(sink_attention)
+        AGAIN(split_mla_q)
+        AGAIN(split_latent)
+        AGAIN(absorb)
+        AGAIN(latent_append)
+        AGAIN(latent_attention)
+        AGAIN(expand)
         AGAIN(sigmoid_gate)
         AGAIN(residual_add)
         AGAIN(split_qkvz)
@@ -119,6 +126,7 @@ static void declare_state_again(struct graph *r, const struct state_decl *decl)
     const uint32_t *dims = decl->dims;
     switch (decl->kind) {
     case STATE_kv: graph_state_kv(r, dims[0], dims[1]); break;
+    case STATE_latent: graph_state_latent(r, dims[0], dims[1]); break;
     case STATE_conv: graph_state_conv(r, dims[0] + 1, dims[1]); break;
     case STATE_delta: graph_state_delta(r, dims[0], dims[1], dims[2]); break;
     default: build_fail(r, state_kind_name(decl->kind), "this is no kind of state");

@@ -89,7 +89,13 @@ enum weight_role {
         WEIGHT_COUNT
 };
 
-enum weight_kind { WEIGHT_KIND_MATRIX, WEIGHT_KIND_VECTOR, WEIGHT_KIND_CONV, WEIGHT_KIND_BANK };
+enum weight_kind {
+    WEIGHT_KIND_MATRIX,
+    WEIGHT_KIND_VECTOR,
+    WEIGHT_KIND_CONV,
+    WEIGHT_KIND_HEADS,
+    WEIGHT_KIND_BANK
+};
 
 #define C(to, from)                                                                                \
     static inline wt_##to to##_from_##from(wt_##from w)                                            \
@@ -108,9 +114,9 @@ WEIGHT_UNIONS(U)
 /*
  * States live in sessions, not in the graph: a handle names (layer, kind), and the op finds each
  * segment's state when it runs. kv_ready is what kv_append returns, so attention cannot be wired
- * before the batch's keys are in the cache.
+ * before the batch's keys are in the cache; so is latent_ready.
  */
-#define STATES(S) S(kv) S(kv_ready) S(conv) S(delta)
+#define STATES(S) S(kv) S(kv_ready) S(latent) S(latent_ready) S(conv) S(delta)
 #define S(kind)                                                                                    \
     typedef struct state_##kind {                                                                  \
         uint32_t id;                                                                               \

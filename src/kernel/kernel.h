@@ -79,8 +79,10 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  * quantize_act8      one row of k values (a multiple of ACT8_GROUP): scale = max|x| / 127 (0 for a
  *                    zero group), q rounded to nearest even, in -127 .. 127. NaN and infinities
  *                    must reach the result of matmul_i8 as NaN (scale becomes NaN).
- * add                y = a + b
+ * add                y = a + b; y may be a
  * swiglu             y = silu(gate) * up, silu(z) = z / (1 + exp(-z)); finite for |z| up to 1e4
+ * swiglu_clamped     y = g sigmoid(1.702 g) (u + 1), g = min(gate, limit), u = min(max(up, -limit),
+ *                    limit); NaN for a NaN
  * sigmoid_gate       y = x * sigmoid(gate)
  * combine            y = residual + moe + sigmoid(shared_gate) * shared
  * weighted_sum       y[i] = sum_j w[j] * x[j * ldx + i], j ascending, one rounding per step kind

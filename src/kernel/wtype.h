@@ -1,6 +1,6 @@
 /*
  * How a weight matrix lies in a file: the one description that models, graphs and kernels share.
- * Header only; wtype.def is the table.
+ * wtype.def is the table.
  */
 #ifndef SLUICE_KERNEL_WTYPE_H
 #define SLUICE_KERNEL_WTYPE_H
@@ -33,5 +33,8 @@ struct wmat {
     const uint8_t *scales; /* packed types: bf16 [rows][cols / group] */
     const uint8_t *biases; /* the same */
 };
+
+/* Rows [row0, row0 + rows) of a matrix. */
+struct wmat wmat_rows(const struct wmat *all, uint64_t row0, uint32_t rows);
 
 #endif

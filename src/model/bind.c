@@ -132,12 +132,22 @@ static enum sluice_status find_small(struct binder *b, const char *name, uint64_
     return SLUICE_OK;
 }
 
-static enum sluice_status new_values(struct binder *b, size_t n, float **out)
+enum sluice_status bind_new_values(struct binder *b, size_t n, float **out)
 {
     *out = arena_alloc(&b->model->arena, n, sizeof **out);
     if (!*out) return err_nomem(b->err, "weights", n * sizeof **out);
     b->model->converted_bytes += n * sizeof **out;
     b->model->n_parameters += n;
+    return SLUICE_OK;
+}
+
+enum sluice_status bind_rows(struct binder *b, const char *name, uint64_t n_rows, uint64_t n,
+                             uint64_t stride, float *out)
+{
+    const struct tensor *t;
+    TRY(find_small(b, name, n_rows * n, &t));
+    for (uint64_t r = 0; r < n_rows; r++)
+        for (uint64_t i = 0; i < n; i++) (void)read_float(t, r * n + i, &out[r * stride + i]);
     return SLUICE_OK;
 }
 
@@ -152,7 +162,7 @@ static enum sluice_status bind_vector(struct binder *b, const char *name,
                        "%s: tensor '%s' has rank %u where one of %u is "
                        "needed",
                        checkpoint_file_name(b->cp, t), name, t->rank, 1u);
-    TRY(new_values(b, decl->cols, &values));
+    TRY(bind_new_values(b, decl->cols, &values));
     enum vector_transform transform = arch_source(decl->role)->transform;
     for (uint32_t i = 0; i < decl->cols; i++) {
         (void)read_float(t, i, &values[i]);
@@ -175,7 +185,7 @@ static enum sluice_status bind_conv(struct binder *b, const char *name,
                        "%s: tensor '%s' has %llu channels where the config asks for %u",
                        checkpoint_file_name(b->cp, t), name, (unsigned long long)t->shape[0],
                        channels);
-    TRY(new_values(b, (size_t)width * channels, &values));
+    TRY(bind_new_values(b, (size_t)width * channels, &values));
     for (uint32_t c = 0; c < channels; c++)
         for (uint32_t j = 0; j < width; j++)
             (void)read_float(t, (uint64_t)c * width + j, &values[(size_t)j * channels + c]);
@@ -196,7 +206,8 @@ static enum sluice_status bind_tied_head(struct binder *b, struct weight_data *o
 {
     const struct graph *g = &b->model->graph;
     for (size_t i = 0; i < g->weights.n; i++)
-        if (g->weights.items[i].role == WEIGHT_embed) *out = b->model->weights[i];
+        if (g->weights.items[i].role == WEIGHT_embed) out->same = &b->model->weights[i];
+    if (out->same) out->matrix = out->same->matrix;
     if (out->matrix.data) return SLUICE_OK;
     return err_set(b->err, SLUICE_E_INTERNAL, "tied head: the embedding is not bound yet");
 }
@@ -211,6 +222,7 @@ static enum sluice_status bind_one(struct binder *b, const struct weight_decl *d
     case WEIGHT_KIND_MATRIX: return bind_dense(b, name, decl, out);
     case WEIGHT_KIND_VECTOR: return bind_vector(b, name, decl, out);
     case WEIGHT_KIND_CONV: return bind_conv(b, name, decl, out);
+    case WEIGHT_KIND_HEADS: return bind_heads(b, name, decl, out);
     case WEIGHT_KIND_BANK: return bind_experts(b, name, decl, out);
     }
     return err_set(b->err, SLUICE_E_INTERNAL, "weight of an unknown kind");

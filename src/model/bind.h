@@ -37,13 +37,25 @@ enum sluice_status bind_matrix(struct binder *b, const char *base, uint32_t n_st
                                uint32_t cols, enum tensor_kind kind, struct wmat *out);
 /* Whether base.weight or base exists. */
 bool bind_has_matrix(const struct binder *b, const char *base);
-/* Rows [row0, row0 + rows) of a matrix. */
-struct wmat wmat_rows(const struct wmat *all, uint64_t row0, uint32_t rows);
 /* Bytes of a matrix as stored, scales and biases included. */
 uint64_t wmat_bytes(const struct wmat *w);
 
 /* Marks the tensor as used for kind. */
 void bind_claim(struct binder *b, const struct tensor *tensor, enum tensor_kind kind);
+
+/* A matrix for each head (bind_heads.c) */
+enum sluice_status bind_heads(struct binder *b, const char *module, const struct weight_decl *decl,
+                              struct weight_data *out);
+
+/* Small tensors as f32 (bind.c) */
+enum sluice_status bind_new_values(struct binder *b, size_t n, float **out);
+/* A tensor of n_rows x n values, rows stride apart in out. */
+enum sluice_status bind_rows(struct binder *b, const char *name, uint64_t n_rows, uint64_t n,
+                             uint64_t stride, float *out);
+
+/* Experts with biases (bind_biased.c): fills views, biases and layout of a bank. */
+enum sluice_status bind_biased_experts(struct binder *b, const char *module,
+                                       const struct weight_decl *decl, struct expert_bank *bank);
 
 /* Experts (bind_experts.c) */
 

@@ -146,15 +146,18 @@ enum sluice_status bind_experts(struct binder *b, const char *module,
     struct expert_bank *bank = arena_alloc(&m->arena, 1, sizeof *bank);
     struct expert_view *views = arena_alloc(&m->arena, shape.n, sizeof *views);
     if (!bank || !views) return err_nomem(b->err, "experts", shape.n * sizeof *views);
-    TRY(bind_any(b, module, &shape, views));
+    *bank = (struct expert_bank){
+        .index = m->n_banks, .layer = decl->layer, .n_experts = shape.n, .experts = views};
+    if (decl->biased)
+        TRY(bind_biased_experts(b, module, decl, bank));
+    else
+        TRY(bind_any(b, module, &shape, views));
     for (uint32_t e = 0; e < shape.n; e++) {
         uint64_t bytes = expert_bytes(&views[e]);
         m->expert_bytes += bytes;
         if (bytes > m->bytes_per_expert) m->bytes_per_expert = bytes;
     }
     m->n_parameters += 3ull * shape.n * shape.inter * shape.hidden;
-    *bank = (struct expert_bank){
-        .index = m->n_banks, .layer = decl->layer, .n_experts = shape.n, .experts = views};
     m->banks[m->n_banks++] = bank;
     out->bank = bank;
     return SLUICE_OK;

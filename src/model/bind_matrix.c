@@ -147,18 +147,6 @@ static uint64_t row_bytes(const struct wmat *w)
     return (uint64_t)w->cols * wtype_bits(w->type) / 8;
 }
 
-struct wmat wmat_rows(const struct wmat *all, uint64_t row0, uint32_t rows)
-{
-    struct wmat w = *all;
-    w.rows = rows;
-    w.data += row0 * row_bytes(all);
-    if (wtype_is_packed(w.type)) {
-        w.scales += row0 * (w.cols / w.group) * 2;
-        w.biases += row0 * (w.cols / w.group) * 2;
-    }
-    return w;
-}
-
 uint64_t wmat_bytes(const struct wmat *w)
 {
     uint64_t scales = wtype_is_packed(w->type) ? (uint64_t)(w->cols / w->group) * 4 : 0;

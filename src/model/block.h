@@ -24,6 +24,7 @@ struct attention {
     bool gated;      /* q_proj has a gate behind each query; it scales the head's result */
     bool bias;       /* of q, k and v */
     bool out_bias;   /* of the output */
+    bool sinks;      /* a score for each head that no position has */
 };
 
 /* o_proj(attention(rope(norm(q)), rope(norm(k)), v)), gated if a says so. */
@@ -68,6 +69,8 @@ struct moe {
     bool sigmoid;   /* scores by sigmoid, chosen with a correction and by groups: sigmoid_router */
     uint32_t n_groups, top_groups;
     float scale; /* of the weights */
+    bool biased; /* router and experts have biases */
+    float limit; /* of the clamped SwiGLU, see op experts; 0: plain */
     bool guess;  /* a layer begins by guessing its experts */
 };
 
@@ -82,6 +85,7 @@ enum sluice_status moe_read_sigmoid(struct moe *m, const struct json_node *node,
 struct routing {
     wt_moe_norm norm;
     wt_router_proj router;
+    wt_router_bias bias;
     wt_router_correction correction;
     wt_experts bank;
 };

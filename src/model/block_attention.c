@@ -77,6 +77,18 @@ static buf_attn_proj output(struct graph *g, const struct attention *a, buf_attn
                        : push_o_proj(g, x, w);
 }
 
+static buf_attn_out attended(struct graph *g, const struct attention *a, buf_q q,
+                             state_kv_ready cache)
+{
+    uint32_t heads = a->heads.heads;
+    float scale = 1.0f / sqrtf((float)a->heads.head_dim);
+    if (a->sinks)
+        return PUSH(g, sink_attention, .q = q, .cache = cache, .sinks = WEIGHT(g, sinks, 1, heads),
+                    .n_heads = heads, .scale = scale, .window = a->window);
+    return PUSH(g, attention, .q = q, .cache = cache, .n_heads = heads, .scale = scale,
+                .window = a->window);
+}
+
 buf_attn_proj push_attention_block(struct graph *g, const struct attention *a, buf_attn_input x,
                                    buf_rope_table table)
 {
@@ -92,8 +104,7 @@ buf_attn_proj push_attention_block(struct graph *g, const struct attention *a, b
 
     state_kv cache = graph_state_kv(g, a->heads.kv_heads, a->heads.head_dim);
     state_kv_ready ready = PUSH(g, kv_append, .k = k_rope, .v = v, .cache = cache);
-    buf_attn_out out = PUSH(g, attention, .q = q_rope, .cache = ready, .n_heads = a->heads.heads,
-                            .scale = 1.0f / sqrtf((float)a->heads.head_dim), .window = a->window);
+    buf_attn_out out = attended(g, a, q_rope, ready);
     if (!a->gated) return output(g, a, out);
     return gated_output(g, a, PUSH(g, sigmoid_gate, .x = out, .gate = q.gate));
 }

@@ -52,14 +52,18 @@ struct routing push_routing(struct graph *g, const struct moe *m, buf_stream x)
     struct routing w = {.norm = WEIGHT(g, moe_norm, 1, m->hidden),
                         .router = WEIGHT(g, router_proj, m->experts, m->hidden)};
     if (m->sigmoid) w.correction = WEIGHT(g, router_correction, 1, m->experts);
-    w.bank = graph_experts(g, m->experts, m->inter, m->hidden);
+    if (m->biased) w.bias = WEIGHT(g, router_bias, 1, m->experts);
+    w.bank = m->biased ? graph_biased_experts(g, m->experts, m->inter, m->hidden)
+                       : graph_experts(g, m->experts, m->inter, m->hidden);
     if (m->guess) push_guess(g, m, w, x);
     return w;
 }
 
 static struct picks choose_experts(struct graph *g, const struct moe *m, struct routing w,
-                                   buf_router_logits scores)
+                                   buf_moe_input x)
 {
+    buf_router_logits scores = m->biased ? push_router_proj_biased(g, x, w.router, w.bias)
+                                         : push_router_proj(g, x, w.router);
     if (!m->sigmoid)
         return PUSH(g, router, .logits = scores, .k = m->picks, .normalize = m->normalize);
     return PUSH(g, sigmoid_router, .logits = scores, .correction = w.correction, .k = m->picks,
@@ -78,28 +82,29 @@ static buf_shared_out shared_expert(struct graph *g, const struct moe *m, buf_mo
                                      WEIGHT(g, shared_ffn_down_proj, m->hidden, inter));
 }
 
-static buf_moe_sum routed_experts(struct graph *g, struct routing w, buf_moe_input x,
-                                  struct picks picks, struct grouped_picks grouped)
+static buf_moe_sum routed_experts(struct graph *g, const struct moe *m, struct routing w,
+                                  buf_moe_input x, struct picks picks, struct grouped_picks grouped)
 {
     buf_expert_input rows = PUSH(g, gather_rows, .x = x, .rows = grouped.rows);
-    buf_expert_out out = PUSH(g, experts, .x = rows, .offsets = grouped.offsets, .bank = w.bank);
+    buf_expert_out out =
+        PUSH(g, experts, .x = rows, .offsets = grouped.offsets, .bank = w.bank, .limit = m->limit);
     return PUSH(g, expert_sum, .x = out, .places = grouped.places, .weights = picks.weights);
 }
 
 buf_hidden push_moe_block(struct graph *g, const struct moe *m, struct routing w, buf_residual x)
 {
     buf_moe_input in = push_moe_norm(g, x, w.norm, m->eps);
-    struct picks picks = choose_experts(g, m, w, push_router_proj(g, in, w.router));
+    struct picks picks = choose_experts(g, m, w, in);
     struct grouped_picks grouped = PUSH(g, group_picks, .ids = picks.ids, .n_experts = m->experts);
     if (m->shared == SHARED_NONE)
         return PUSH(g, layer_add, .residual = x,
-                    .delta = as_layer_delta(routed_experts(g, w, in, picks, grouped)));
+                    .delta = as_layer_delta(routed_experts(g, m, w, in, picks, grouped)));
     buf_shared_gate gate = {0};
     if (m->shared == SHARED_GATED)
         gate = push_shared_gate_proj(g, in, WEIGHT(g, shared_gate_proj, 1, m->hidden));
     /* Before the routed experts, which may still be on their way. */
     buf_shared_out shared = shared_expert(g, m, in);
-    buf_moe_sum sum = routed_experts(g, w, in, picks, grouped);
+    buf_moe_sum sum = routed_experts(g, m, w, in, picks, grouped);
     if (m->shared == SHARED_PLAIN)
         return PUSH(g, combine_ungated, .residual = x, .moe = sum, .shared = shared);
     return PUSH(g, combine, .residual = x, .moe = sum, .shared = shared, .gate = gate);

@@ -89,10 +89,10 @@ static void tensor_entry(const struct tensor *t, struct pack_entry *e)
     set_name(e, t->name);
 }
 
-static void part_entry(const char *module, uint32_t expert, uint32_t part, const struct wmat *w,
-                       const struct extent *from, struct pack_entry *e)
+static void part_entry(const char *module, bool paired, uint32_t expert, uint32_t part,
+                       const struct wmat *w, const struct extent *from, struct pack_entry *e)
 {
-    static const char *const matrices[] = {"gate_proj", "up_proj", "down_proj"};
+    const char *const matrices[] = {paired ? "gate_up_proj" : "gate_proj", "up_proj", "down_proj"};
     static const char *const arrays[] = {"weight", "scales", "biases"};
     uint32_t array = part % 3;
     enum dtype dtype = DTYPE_BF16;
@@ -127,15 +127,16 @@ size_t pack_plan_entries(const struct pack_plan *plan, const struct pack_unit *u
         tensor_entry(&plan->cp->tensors[unit->index], &entries[0]);
         return 1;
     }
-    const struct expert_view *view = &plan->model->banks[unit->bank]->experts[unit->index];
+    const struct expert_bank *bank = plan->model->banks[unit->bank];
+    const struct expert_view *view = &bank->experts[unit->index];
     const struct wmat *mats[3] = {&view->gate, &view->up, &view->down};
     struct expert_extents extents;
     size_t n = 0;
     if (!extents_find(view, plan->cp->files, (uint32_t)plan->cp->n_files, &extents)) return 0;
     for (uint32_t p = 0; p < EXPERT_PARTS; p++)
         if (extents.part[p].bytes)
-            part_entry(plan->modules[unit->bank], unit->index, p, mats[p / 3], &extents.part[p],
-                       &entries[n++]);
+            part_entry(plan->modules[unit->bank], bank->paired, unit->index, p, mats[p / 3],
+                       &extents.part[p], &entries[n++]);
     if (unit->filling) filling_entry((size_t)(unit - plan->units), unit->filling, &entries[n++]);
     return n;
 }

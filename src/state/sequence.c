@@ -11,8 +11,9 @@ static size_t kv_elem_bytes(enum kv_type type)
     return type == KV_F16 ? 2 : 4;
 }
 
-bool layout_add_kv(struct state_layout *layout, uint32_t n_heads, uint32_t head_dim,
-                   uint32_t *index)
+/* Blocks of rows in a page: one for keys and one for values, or one for both. */
+static bool add_paged(struct state_layout *layout, uint32_t n_heads, uint32_t head_dim,
+                      uint32_t n_blocks, uint32_t *index)
 {
     size_t half;
     if (!mul_size((size_t)SEQUENCE_PAGE * n_heads, head_dim, &half) ||
@@ -23,14 +24,27 @@ bool layout_add_kv(struct state_layout *layout, uint32_t n_heads, uint32_t head_
     if (!kv) return false;
     layout->kv = kv;
     size_t total;
-    if (!add_size(layout->page_bytes, 2 * half, &total)) return false;
+    if (!add_size(layout->page_bytes, n_blocks * half, &total)) return false;
     kv[layout->n_kv] = (struct kv_shape){.n_heads = n_heads,
                                          .head_dim = head_dim,
                                          .keys_off = layout->page_bytes,
-                                         .values_off = layout->page_bytes + half};
+                                         .values_off = layout->page_bytes + (n_blocks - 1) * half};
     layout->page_bytes = total;
     *index = layout->n_kv++;
     return true;
+}
+
+bool layout_add_kv(struct state_layout *layout, uint32_t n_heads, uint32_t head_dim,
+                   uint32_t *index)
+{
+    return add_paged(layout, n_heads, head_dim, 2, index);
+}
+
+bool layout_add_latent(struct state_layout *layout, uint32_t rank, uint32_t rotated,
+                       uint32_t *index)
+{
+    if (rotated > UINT32_MAX - rank) return false;
+    return add_paged(layout, 1, rank + rotated, 1, index);
 }
 
 bool layout_add_recurrent(struct state_layout *layout, size_t n_floats, uint32_t *index)

@@ -1,9 +1,9 @@
 /*
  * The state of one timeline: a paged KV cache and the recurrent states. A page holds the keys and
- * values of SEQUENCE_PAGE positions for every attention layer, so that a position costs one table
- * look-up. Recurrent states come in pairs: a step reads the committed one and writes the other, and
- * sequence_commit() makes the step's result the committed one. A step that fails is therefore
- * undone by not committing it. Knows no graph and no kernel.
+ * values, or the latents they come from, of SEQUENCE_PAGE positions for every attention layer, so
+ * that a position costs one table look-up. Recurrent states come in pairs: a step reads the
+ * committed one and writes the other, and sequence_commit() makes the step's result the committed
+ * one. A step that fails is therefore undone by not committing it. Knows no graph and no kernel.
  */
 #ifndef SLUICE_STATE_SEQUENCE_H
 #define SLUICE_STATE_SEQUENCE_H
@@ -20,7 +20,8 @@ struct state_layout {
     uint32_t n_kv, n_recurrent;
     struct kv_shape {
         uint32_t n_heads, head_dim;
-        size_t keys_off, values_off; /* in a page: [n_heads][SEQUENCE_PAGE][head_dim] each */
+        /* in a page: [n_heads][SEQUENCE_PAGE][head_dim] each; of latents, the same rows */
+        size_t keys_off, values_off;
     } * kv;
     struct recurrent_shape {
         size_t off, n; /* floats */
@@ -33,6 +34,9 @@ struct state_layout {
 /* Adding gives the index of the new state among its kind. False: out of memory or too large. */
 bool layout_add_kv(struct state_layout *layout, uint32_t n_heads, uint32_t head_dim,
                    uint32_t *index);
+/* Rows that all heads share as keys and values: rank values of both, then rotated ones of keys. */
+bool layout_add_latent(struct state_layout *layout, uint32_t rank, uint32_t rotated,
+                       uint32_t *index);
 bool layout_add_recurrent(struct state_layout *layout, size_t n_floats, uint32_t *index);
 void layout_release(struct state_layout *layout);
 size_t layout_kv_bytes_per_token(const struct state_layout *layout);

@@ -111,6 +111,15 @@ static void rope_interleaved(const float *x, const float *cos_sin, uint32_t head
     }
 }
 
+/* A gate far below zero is limited too. */
+static void clamps_gate_below(const float *gate, const float *up, uint32_t n, float limit, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float g = fmaxf(fminf(gate[i], limit), -limit / 4), u = fmaxf(fminf(up[i], limit), -limit);
+        y[i] = g / (1 + expf(-1.702f * g)) * (u + 1);
+    }
+}
+
 static void rope_halves(const float *x, const float *cos_sin, uint32_t head_dim,
                         uint32_t rotary_dim, float *y)
 {
@@ -245,6 +254,7 @@ const struct broken broken_rows[] = {
     BROKEN("rms_norm", "a row of zeros without eps", "*: y* is *nan, not *0 *", rms_norm_zero_row),
     BROKEN("rms_norm", "a coarse square root", VALUE, rms_norm_coarse),
     BROKEN("l2_norm", "a mean", VALUE, l2_norm_takes_mean),
+    BROKEN("swiglu_clamped", "a gate limited below", "*: y*, not *", clamps_gate_below),
     BROKEN("rope", "interleaved pairs", BITS, rope_interleaved),
     BROKEN("rope_pairs", "half-split pairs", BITS, rope_halves),
     BROKEN("f32_to_f16_row", "truncation", "*: y* is * for *", f16_truncates),

@@ -96,6 +96,36 @@ void check_swiglu(struct check *c, const struct kernels *k, enum wtype type)
     check_gate(c, true, k->swiglu);
 }
 
+void check_swiglu_clamped(struct check *c, const struct kernels *k, enum wtype type)
+{
+    (void)type;
+    for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
+        operands_reset(c);
+        uint32_t n = length_of(c), cut = rng_below(&c->rng, n + 1);
+        float limit = c->round % 2 ? 7 : rng_float(&c->rng, 0.5f, 20);
+        float *gate = in_f32(c, "the gate", n), *up = in_f32(c, "up", n);
+        float *y = out_f32(c, "y", n), *parts = out_f32(c, "y in two parts", n);
+        fill_uniform(c, gate, n, -3 * limit, 3 * limit);
+        fill_uniform(c, up, n, -2 * limit, 2 * limit);
+        uint32_t nan = plant_nan(c, c->round % 12 == 5 ? gate : up, n);
+        operands_begin(c);
+        k->swiglu_clamped(gate, up, n, limit, y);
+        k->swiglu_clamped(gate, up, cut, limit, parts);
+        k->swiglu_clamped(gate + cut, up + cut, n - cut, limit, parts + cut);
+        operands_end(c);
+        for (uint32_t i = 0; i < n; i++) {
+            double g = fmin((double)gate[i], (double)limit);
+            double u = fmax(fmin((double)up[i], (double)limit), -(double)limit);
+            double s = sigmoid(1.702 * g), want = g * s * (u + 1);
+            /* The product that goes into the sigmoid is rounded. */
+            double bound = (8 + 2 * fabs(1.702 * g)) * EPS * fabs(g * s) * (fabs(u) + 1) + 1e-35;
+            if (i != nan) expect_near(c, "y", i, y[i], want, bound);
+            if (i == nan) expect_nan(c, "y", i, y[i]);
+            expect_bits(c, "y in two parts", i, parts[i], y[i]);
+        }
+    }
+}
+
 void check_sigmoid_gate(struct check *c, const struct kernels *k, enum wtype type)
 {
     (void)type;

@@ -182,18 +182,64 @@ static struct wmat random_matrix(struct random_world *r, uint32_t rows, uint32_t
     return m;
 }
 
+static const float *random_values(struct random_world *r, size_t n, float lo, float hi)
+{
+    float *values = take(r, n * sizeof *values);
+    for (size_t i = 0; i < n; i++) values[i] = rng_float(&r->w.rng, lo, hi);
+    return values;
+}
+
+/* Gate and up in one matrix, transposed or not. */
+static struct expert_view random_pair(struct random_world *r, const struct weight_decl *d,
+                                      bool transposed)
+{
+    struct expert_view v = {0};
+    if (!transposed) {
+        v.gate = random_matrix(r, 2 * d->n_inter, d->cols);
+        v.down = random_matrix(r, d->cols, d->n_inter);
+        return v;
+    }
+    v.gate = (struct wmat){.rows = d->cols, .cols = 2 * d->n_inter};
+    v.down = (struct wmat){.rows = d->n_inter, .cols = d->cols};
+    random_float_matrix(r, &v.gate);
+    random_float_matrix(r, &v.down);
+    return v;
+}
+
 /* Each expert's matrices have types of their own. */
 static const struct expert_bank *random_bank(struct random_world *r, const struct weight_decl *d)
 {
     struct expert_bank *bank = take(r, sizeof *bank);
     *bank = (struct expert_bank){.layer = d->layer, .n_experts = d->n_experts};
     bank->experts = take(r, d->n_experts * sizeof *bank->experts);
-    for (uint32_t e = 0; e < d->n_experts; e++) {
+    if (d->biased) {
+        size_t n = d->n_experts;
+        bank->gate_up_bias = random_values(r, n * 2 * d->n_inter, -1, 1);
+        bank->down_bias = random_values(r, n * d->cols, -1, 1);
+        bank->paired = rng_below(&r->w.rng, 3) != 0;
+        bank->transposed = bank->paired && rng_below(&r->w.rng, 2);
+    }
+    for (uint32_t e = 0; e < d->n_experts && bank->paired; e++)
+        bank->experts[e] = random_pair(r, d, bank->transposed);
+    for (uint32_t e = 0; e < d->n_experts && !bank->paired; e++) {
         bank->experts[e].gate = random_matrix(r, d->n_inter, d->cols);
         bank->experts[e].up = random_matrix(r, d->n_inter, d->cols);
         bank->experts[e].down = random_matrix(r, d->cols, d->n_inter);
     }
     return bank;
+}
+
+/* Some rows that are no head's lie before, between and behind. */
+static struct weight_data random_heads(struct random_world *r, const struct weight_decl *d)
+{
+    struct weight_data w = {0};
+    w.heads.transposed = d->role == WEIGHT_k_b_proj && rng_below(&r->w.rng, 2);
+    uint32_t rows = w.heads.transposed ? d->cols : d->rows;
+    uint32_t cols = w.heads.transposed ? d->rows : d->cols;
+    w.heads.first = rng_below(&r->w.rng, 3);
+    w.heads.stride = rows + rng_below(&r->w.rng, 3);
+    w.matrix = random_matrix(r, w.heads.first + d->n_heads * w.heads.stride, cols);
+    return w;
 }
 
 static void random_weights(struct random_world *r)
@@ -203,13 +249,11 @@ static void random_weights(struct random_world *r)
         const struct weight_decl *d = &r->g.weights.items[i];
         enum weight_kind kind = weight_role_kind(d->role);
         if (kind == WEIGHT_KIND_MATRIX) weights[i].matrix = random_matrix(r, d->rows, d->cols);
+        if (kind == WEIGHT_KIND_HEADS) weights[i] = random_heads(r, d);
         if (kind == WEIGHT_KIND_BANK) weights[i].bank = random_bank(r, d);
         if (kind != WEIGHT_KIND_VECTOR && kind != WEIGHT_KIND_CONV) continue;
-        float *values = take(r, (size_t)d->rows * d->cols * sizeof *values);
         float lo = d->role == WEIGHT_neg_a ? -2.0f : 0.3f, hi = d->role == WEIGHT_neg_a ? 0 : 1.7f;
-        for (size_t k = 0; k < (size_t)d->rows * d->cols; k++)
-            values[k] = rng_float(&r->w.rng, lo, hi);
-        weights[i].values = values;
+        weights[i].values = random_values(r, (size_t)d->rows * d->cols, lo, hi);
     }
     r->w.weights = weights;
 }
@@ -234,6 +278,10 @@ static void random_sequence(struct random_world *r, struct sequence *seq, uint32
         seq->recurrent[seq->committed][i] = rng_float(&r->w.rng, -1, 1);
     for (uint32_t s = 0; s < r->g.states.n; s++) {
         const struct state_decl *d = &r->g.states.items[s];
+        for (uint32_t p = 0; p < position && d->kind == STATE_latent; p++)
+            for (uint32_t i = 0; i < d->dims[0] + d->dims[1]; i++)
+                cache_store(&r->w, seq->pages, cache_at(&r->w, s + 1, p, 0, false), i,
+                            rng_float(&r->w.rng, -2, 2));
         for (uint32_t p = 0; p < position && d->kind == STATE_kv; p++)
             for (uint32_t i = 0; i < 2 * d->dims[0] * d->dims[1]; i++)
                 cache_store(&r->w, seq->pages,

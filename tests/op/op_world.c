@@ -60,13 +60,17 @@ const struct batch_segment *segment_at(const struct world *w, uint32_t row, uint
     abort();
 }
 
-/* The place among states of the same home: caches, or recurrent floats. */
+static bool is_paged(const struct state_decl *state)
+{
+    return state->kind == STATE_kv || state->kind == STATE_latent;
+}
+
+/* The place among states of the same home: pages, or recurrent floats. */
 static uint32_t place_of(const struct world *w, uint32_t s)
 {
     const struct state_decl *states = w->g->states.items;
     uint32_t place = 0, self = index_of(s);
-    for (uint32_t i = 0; i < self; i++)
-        place += (states[i].kind == STATE_kv) == (states[self].kind == STATE_kv);
+    for (uint32_t i = 0; i < self; i++) place += is_paged(&states[i]) == is_paged(&states[self]);
     return place;
 }
 

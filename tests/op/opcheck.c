@@ -28,6 +28,13 @@ static bool is_foreign(uint32_t op)
     switch (op) {
     case OP_KIND_guess_by_sigmoid:
     case OP_KIND_affine:
+    case OP_KIND_sink_attention:
+    case OP_KIND_split_mla_q:
+    case OP_KIND_split_latent:
+    case OP_KIND_absorb:
+    case OP_KIND_latent_append:
+    case OP_KIND_latent_attention:
+    case OP_KIND_expand:
     case OP_KIND_split_qkvz:
     case OP_KIND_split_ba:
     case OP_KIND_sigmoid_router:

@@ -97,55 +97,111 @@ void ref_kv_append(const struct world *w, const struct op_kv_append *o, struct e
     }
 }
 
-/* The batch's keys and values are in the cache by then. */
-void gen_attention(struct world *w, const struct op_attention *o)
+/* What attention and sink_attention look at. */
+struct heads {
+    uint32_t q, cache, n, n_kv, dim, window;
+    double scale;
+    const float *sinks; /* NULL: none */
+};
+
+static struct heads heads_of(const struct op_attention *o)
 {
-    fill(w, o->q.id, -3, 3);
+    return (struct heads){.q = o->q.id,
+                          .cache = o->cache.id,
+                          .n = o->n_heads,
+                          .n_kv = o->n_kv_heads,
+                          .dim = o->head_dim,
+                          .window = o->window,
+                          .scale = o->scale};
+}
+
+static struct heads sink_heads_of(const struct world *w, const struct op_sink_attention *o)
+{
+    return (struct heads){.q = o->q.id,
+                          .cache = o->cache.id,
+                          .n = o->n_heads,
+                          .n_kv = o->n_kv_heads,
+                          .dim = o->head_dim,
+                          .window = o->window,
+                          .scale = o->scale,
+                          .sinks = weight_of(w, o->sinks.id)->values};
+}
+
+/* The batch's keys and values are in the cache by then. */
+static void gen_heads(struct world *w, const struct heads *o)
+{
+    fill(w, o->q, -3, 3);
     for (uint32_t t = 0; t < w->batch.n_tokens; t++) {
         uint32_t position;
         const struct batch_segment *s = segment_at(w, t, &position);
-        for (uint32_t h = 0; h < o->n_kv_heads; h++)
-            for (uint32_t i = 0; i < o->head_dim; i++) {
-                size_t k = cache_at(w, o->cache.id, position, h, false);
-                size_t v = cache_at(w, o->cache.id, position, h, true);
+        for (uint32_t h = 0; h < o->n_kv; h++)
+            for (uint32_t i = 0; i < o->dim; i++) {
+                size_t k = cache_at(w, o->cache, position, h, false);
+                size_t v = cache_at(w, o->cache, position, h, true);
                 cache_store(w, s->sequence->pages, k, i, rng_float(&w->rng, -2, 2));
                 cache_store(w, s->sequence->pages, v, i, rng_float(&w->rng, -2, 2));
             }
     }
 }
 
-static void attend(const struct world *w, const struct op_attention *o, uint32_t row, uint32_t head,
+static void attend(const struct world *w, const struct heads *o, uint32_t row, uint32_t head,
                    double *score, double *y)
 {
-    uint32_t last, kv_head = head / (o->n_heads / o->n_kv_heads);
+    uint32_t last, kv_head = head / (o->n / o->n_kv);
     const unsigned char *pages = segment_at(w, row, &last)->sequence->pages;
-    const float *q = floats(w, o->q.id) + ((size_t)row * o->n_heads + head) * o->head_dim;
-    double max = -INFINITY, sum = 0;
+    const float *q = floats(w, o->q) + ((size_t)row * o->n + head) * o->dim;
+    double max = o->sinks ? (double)o->sinks[head] : -INFINITY, sum = 0;
     uint32_t first = o->window && last + 1 > o->window ? last + 1 - o->window : 0;
     for (uint32_t p = first; p <= last; p++) {
-        size_t key = cache_at(w, o->cache.id, p, kv_head, false);
+        size_t key = cache_at(w, o->cache, p, kv_head, false);
         score[p] = 0;
-        for (uint32_t i = 0; i < o->head_dim; i++) score[p] += q[i] * cache_value(w, pages, key, i);
+        for (uint32_t i = 0; i < o->dim; i++) score[p] += q[i] * cache_value(w, pages, key, i);
         score[p] *= o->scale;
         max = fmax(max, score[p]);
     }
+    if (o->sinks) sum = exp((double)o->sinks[head] - max);
     for (uint32_t p = first; p <= last; p++) {
-        size_t value = cache_at(w, o->cache.id, p, kv_head, true);
+        size_t value = cache_at(w, o->cache, p, kv_head, true);
         double weight = exp(score[p] - max);
         sum += weight;
-        for (uint32_t i = 0; i < o->head_dim; i++) y[i] += weight * cache_value(w, pages, value, i);
+        for (uint32_t i = 0; i < o->dim; i++) y[i] += weight * cache_value(w, pages, value, i);
     }
-    for (uint32_t i = 0; i < o->head_dim; i++) y[i] /= sum;
+    for (uint32_t i = 0; i < o->dim; i++) y[i] /= sum;
 }
 
-void ref_attention(const struct world *w, const struct op_attention *o, struct expected *e)
+static void ref_heads(const struct world *w, const struct heads *o, double *y)
 {
     double *score = calloc(w->segments[0].sequence->n_ctx, sizeof *score);
     if (!score) abort();
     for (uint32_t t = 0; t < w->batch.n_tokens; t++)
-        for (uint32_t h = 0; h < o->n_heads; h++)
-            attend(w, o, t, h, score, e->out[0] + ((size_t)t * o->n_heads + h) * o->head_dim);
+        for (uint32_t h = 0; h < o->n; h++)
+            attend(w, o, t, h, score, y + ((size_t)t * o->n + h) * o->dim);
     free(score);
+}
+
+void gen_attention(struct world *w, const struct op_attention *o)
+{
+    struct heads h = heads_of(o);
+    gen_heads(w, &h);
+}
+
+void ref_attention(const struct world *w, const struct op_attention *o, struct expected *e)
+{
+    struct heads h = heads_of(o);
+    ref_heads(w, &h, e->out[0]);
+}
+
+void gen_sink_attention(struct world *w, const struct op_sink_attention *o)
+{
+    struct heads h = sink_heads_of(w, o);
+    gen_heads(w, &h);
+}
+
+void ref_sink_attention(const struct world *w, const struct op_sink_attention *o,
+                        struct expected *e)
+{
+    struct heads h = sink_heads_of(w, o);
+    ref_heads(w, &h, e->out[0]);
 }
 
 void gen_sigmoid_gate(struct world *w, const struct op_sigmoid_gate *o)

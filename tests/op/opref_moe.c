@@ -247,27 +247,65 @@ void gen_experts(struct world *w, const struct op_experts *o)
     }
 }
 
+/* y = W x or W^T x, of one row */
+static void expert_product(const struct wmat *m, bool transposed, const float *x, bool int8,
+                           double *y)
+{
+    if (!transposed) {
+        product(m, x, 1, int8 && wtype_is_packed(m->type), y);
+        return;
+    }
+    for (uint32_t c = 0; c < m->cols; c++) {
+        y[c] = 0;
+        for (uint32_t r = 0; r < m->rows; r++) y[c] += weight_at(m, r, c) * (double)x[r];
+    }
+}
+
+/* Gate and up of one pick, one after the other, whatever the bank's layout. */
+static void gate_and_up(const struct expert_bank *bank, uint32_t expert, const float *x,
+                        uint32_t inter, bool int8, double *y)
+{
+    const struct expert_view *v = &bank->experts[expert];
+    double *both = calloc(2 * (size_t)inter, sizeof *both);
+    if (!both) abort();
+    expert_product(&v->gate, bank->transposed, x, int8, both);
+    if (!bank->paired) expert_product(&v->up, false, x, int8, both + inter);
+    for (uint32_t i = 0; i < 2 * inter; i++) {
+        uint32_t to = bank->paired ? i / 2 + i % 2 * inter : i;
+        y[to] = both[i];
+        if (bank->gate_up_bias) y[to] += bank->gate_up_bias[(size_t)expert * 2 * inter + i];
+    }
+    free(both);
+}
+
+static double activation(double gate, double up, double limit)
+{
+    if (!(limit > 0)) return gate / (1 + exp(-gate)) * up;
+    gate = fmin(gate, limit);
+    up = fmax(fmin(up, limit), -limit);
+    return gate / (1 + exp(-1.702 * gate)) * (up + 1);
+}
+
 void ref_experts(const struct world *w, const struct op_experts *o, struct expected *e)
 {
-    uint32_t hidden = width_of(w, o->x.id), inter = width_of(w, o->gate.id);
+    uint32_t hidden = width_of(w, o->x.id), inter = width_of(w, o->act.id);
     const struct expert_bank *bank = weight_of(w, o->bank.id)->bank;
-    double *gate = calloc(3 * (size_t)inter, sizeof *gate), *up = gate + inter;
-    float *act = (float *)(up + inter);
-    if (!gate) abort();
+    double *both = calloc(3 * (size_t)inter, sizeof *both);
+    float *act = (float *)(both + 2 * (size_t)inter);
+    if (!both) abort();
     for (uint32_t x = 0; x < o->n_experts; x++) {
-        const struct expert_view *v = &bank->experts[x];
         uint32_t end = (uint32_t)ints(w, o->offsets.id)[x + 1];
         for (size_t p = (size_t)ints(w, o->offsets.id)[x]; p < end; p++) {
-            const float *x_row = floats(w, o->x.id) + p * hidden;
-            product(&v->gate, x_row, 1, w->int8 && wtype_is_packed(v->gate.type), gate);
-            product(&v->up, x_row, 1, w->int8 && wtype_is_packed(v->up.type), up);
+            double *y = e->out[0] + p * hidden;
+            gate_and_up(bank, x, floats(w, o->x.id) + p * hidden, inter, w->int8, both);
             for (uint32_t i = 0; i < inter; i++)
-                act[i] = (float)(gate[i] / (1 + exp(-gate[i])) * up[i]);
-            product(&v->down, act, 1, w->int8 && wtype_is_packed(v->down.type),
-                    e->out[0] + p * hidden);
+                act[i] = (float)activation(both[i], both[inter + i], (double)o->limit);
+            expert_product(&bank->experts[x].down, bank->transposed, act, w->int8, y);
+            for (uint32_t i = 0; i < hidden && bank->down_bias; i++)
+                y[i] += bank->down_bias[(size_t)x * hidden + i];
         }
     }
-    free(gate);
+    free(both);
 }
 
 void gen_expert_sum(struct world *w, const struct op_expert_sum *o)

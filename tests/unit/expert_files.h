@@ -101,7 +101,8 @@ static inline bool world_make(struct world *w, const struct bank_shape *shapes, 
         extents_parts(&view, parts);
         for (uint32_t p = 0; p < EXPERT_PARTS; p++) w->sizes[b][p] = parts[p].bytes;
         for (uint32_t e = 0; e < s->n_experts; e++) w->views[b][e] = view;
-        w->banks[b] = (struct expert_bank){b, 3 * b + 5, s->n_experts, w->views[b]};
+        w->banks[b] = (struct expert_bank){
+            .index = b, .layer = 3 * b + 5, .n_experts = s->n_experts, .experts = w->views[b]};
         w->list[b] = &w->banks[b];
         world_lay_out(w, &rng, cursor, b, s->layout);
     }

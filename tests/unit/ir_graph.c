@@ -37,12 +37,12 @@ static void test_ids_that_do_not_fit(void)
     FAILS("graph: layer 3: kv_append: operand 'cache' is missing, stale or of another role",
           buf_k k = push_rope_k(g, p.k_normed, p.table, HEAD_DIM, ROTARY);
           PUSH(g, kv_append, .k = k, .v = p.v, .cache = (state_kv){graph_state_conv(g, 2, 2).id}));
-    FAILS("graph: layer 3: swiglu: expert_gate where shared_ffn_gate is meant",
-          push_shared_swiglu(g, (buf_shared_ffn_gate){build_buffer(g, ROLE_expert_gate, 3)},
+    FAILS("graph: layer 3: swiglu: mlp_gate where shared_ffn_gate is meant",
+          push_shared_swiglu(g, (buf_shared_ffn_gate){build_buffer(g, ROLE_mlp_gate, 3)},
                              (buf_shared_ffn_up){build_buffer(g, ROLE_shared_ffn_up, 3)}));
-    FAILS("graph: layer 3: swiglu: expert_up where shared_ffn_up is meant",
+    FAILS("graph: layer 3: swiglu: mlp_up where shared_ffn_up is meant",
           push_shared_swiglu(g, (buf_shared_ffn_gate){build_buffer(g, ROLE_shared_ffn_gate, 3)},
-                             (buf_shared_ffn_up){build_buffer(g, ROLE_expert_up, 3)}));
+                             (buf_shared_ffn_up){build_buffer(g, ROLE_mlp_up, 3)}));
     FAILS("graph: layer 3: keep: buffer %0 is unknown", graph_keep_id(g, 0));
     FAILS("graph: layer 3: keep: buffer %4095 is unknown", graph_keep_id(g, 5u << 20 | 4095));
 }
@@ -227,7 +227,7 @@ static void test_names(void)
     CHECK(strcmp(state_kind_name(STATE_kv_ready), "kv_ready") == 0);
     CHECK(strcmp(state_kind_name(STATE_COUNT), "none") == 0);
     CHECK(role_elem(ROLE_router_ids) == ELEM_I32 && role_elem(ROLE_logits) == ELEM_F32);
-    CHECK(role_rows(ROLE_logits) == ROWS_OUTPUTS && role_rows(ROLE_expert_up) == ROWS_PICKS);
+    CHECK(role_rows(ROLE_logits) == ROWS_OUTPUTS && role_rows(ROLE_expert_act) == ROWS_PICKS);
     CHECK(weight_role_kind(WEIGHT_experts) == WEIGHT_KIND_BANK);
 }
 

@@ -264,10 +264,81 @@ static void test_shapes_of_combination(void)
               push_shared_ffn_up_proj(g, p.moe, WEIGHT(g, shared_ffn_up_proj, 10, HIDDEN))));
 }
 
+static buf_mla_q mla_queries(struct parts *p)
+{
+    return push_mla_q_proj(&p->g, p->in,
+                           WEIGHT(&p->g, mla_q_proj, 4 * (HEAD_DIM + ROTARY), HIDDEN));
+}
+
+static buf_latent_stack latent_rows(struct parts *p)
+{
+    return push_kv_a_proj(&p->g, p->in, WEIGHT(&p->g, kv_a_proj, 10 + ROTARY, HIDDEN));
+}
+
+static void push_latents(struct parts *p, uint32_t rank, uint32_t rotated)
+{
+    struct graph *g = &p->g;
+    struct latent_parts kv = PUSH(g, split_latent, .x = latent_rows(p), .rank = 10);
+    buf_latent latent = push_kv_a_norm(g, kv.latent, WEIGHT(g, kv_a_norm, 1, 10), 1e-6f);
+    buf_k_rot rot = push_rope_k_rot(g, kv.rot, p->table, ROTARY, ROTARY);
+    state_latent cache = graph_state_latent(g, rank, rotated);
+    PUSH(g, latent_append, .latent = latent, .rot = rot, .cache = cache);
+}
+
+static void push_absorbed(struct parts *p, uint32_t n_heads, uint32_t nope, uint32_t rank,
+                          uint32_t state_rank)
+{
+    struct graph *g = &p->g;
+    struct mla_q_parts q =
+        PUSH(g, split_mla_q, .x = mla_queries(p), .n_heads = 4, .rotated = ROTARY);
+    buf_q_absorbed y = PUSH(g, absorb, .x = q.nope, .w = HEAD_WEIGHTS(g, k_b_proj, 4, nope, rank),
+                            .n_heads = n_heads);
+    buf_q_rot rot = push_rope_q_rot(g, q.rot, p->table, ROTARY, ROTARY);
+    state_latent_ready ready = {graph_state_latent(g, state_rank, ROTARY).id};
+    buf_latent_out out =
+        PUSH(g, latent_attention, .q = y, .rot = rot, .cache = ready, .n_heads = 4);
+    PUSH(g, expand, .x = out, .w = HEAD_WEIGHTS(g, v_b_proj, 4, 5, 11), .n_heads = 4);
+}
+
+static void test_shapes_of_latent_attention(void)
+{
+    FAILS("graph: layer 3: split_mla_q: row width is 40 where 3 is needed",
+          PUSH(g, split_mla_q, .x = mla_queries(&p), .n_heads = 3, .rotated = 4));
+    FAILS("graph: layer 3: split_mla_q: rotated values is 40 where 40 is needed",
+          PUSH(g, split_mla_q, .x = mla_queries(&p), .n_heads = 4, .rotated = 10));
+    FAILS("graph: layer 3: split_latent: rank is 14 where 14 is needed",
+          PUSH(g, split_latent, .x = latent_rows(&p), .rank = 14));
+    FAILS("graph: layer 3: rope: head_dim is 2 where 4 is needed",
+          struct mla_q_parts q =
+              PUSH(g, split_mla_q, .x = mla_queries(&p), .n_heads = 4, .rotated = ROTARY);
+          push_rope_q_rot(
+              g, q.rot, (PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, 2), .scale = 1)), 2, 2));
+    FAILS("graph: layer 3: latent_append: width of the latent is 10 where 9 is needed",
+          push_latents(&p, 9, ROTARY));
+    FAILS("graph: layer 3: latent_append: width of the rotated key is 4 where 6 is needed",
+          push_latents(&p, 10, 6));
+    FAILS("graph: layer 3: absorb: number of heads is 2 where 4 is needed",
+          push_absorbed(&p, 2, HEAD_DIM, 10, 10));
+    FAILS("graph: layer 3: absorb: row width is 24 where 20 is needed",
+          push_absorbed(&p, 4, 5, 10, 10));
+    FAILS("graph: layer 3: latent_attention: width of q is 40 where 44 is needed",
+          push_absorbed(&p, 4, HEAD_DIM, 10, 11));
+    FAILS("graph: layer 3: expand: row width is 40 where 44 is needed",
+          push_absorbed(&p, 4, HEAD_DIM, 10, 10));
+    FAILS("graph: layer 3: k_b_proj: a weight of 0 heads",
+          (void)HEAD_WEIGHTS(g, k_b_proj, 0, 3, 4));
+    FAILS("graph: layer 3: sink_attention: number of sinks is 3 where 4 is needed",
+          state_kv_ready ready = {graph_state_kv(g, 2, 6).id};
+          buf_q q = push_rope_q(g, p.q_normed, p.table, HEAD_DIM, ROTARY);
+          PUSH(g, sink_attention, .q = q, .cache = ready, .sinks = WEIGHT(g, sinks, 1, 3),
+               .n_heads = 4));
+}
+
 #define CASES(C)                                                                                   \
     C(shapes_of_the_stream)                                                                        \
     C(shapes_of_projections)                                                                       \
     C(shapes_of_rope)                                                                              \
+    C(shapes_of_latent_attention)                                                                  \
     C(shapes_of_attention)                                                                         \
     C(shapes_of_convolution)                                                                       \
     C(shapes_of_delta_net)                                                                         \

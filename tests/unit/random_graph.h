@@ -21,6 +21,7 @@ struct random_graph {
     uint32_t pool[ROLE_COUNT][RANDOM_POOL]; /* ids that the current layer may read, by role */
     uint32_t n[ROLE_COUNT];
     uint32_t ready[RANDOM_POOL], n_ready; /* caches that hold the batch */
+    uint32_t latent_ready[RANDOM_POOL], n_latent_ready;
 };
 
 static inline bool random_slip(struct random_graph *r)
@@ -89,6 +90,10 @@ static inline uint32_t random_rows(const struct sample_dims *d, enum weight_role
     case WEIGHT_z_proj: return values;
     case WEIGHT_alpha_proj:
     case WEIGHT_beta_proj: return d->v_heads;
+    case WEIGHT_q_a_proj: return d->dv;
+    case WEIGHT_q_b_proj:
+    case WEIGHT_mla_q_proj: return d->heads * (d->head_dim + d->rotary_dim);
+    case WEIGHT_kv_a_proj: return d->dk + d->dv + d->rotary_dim;
     case WEIGHT_router_proj: return d->experts;
     case WEIGHT_shared_gate_proj: return 1;
     case WEIGHT_mlp_gate_proj:
@@ -111,6 +116,9 @@ static inline uint32_t random_cols(const struct sample_dims *d, enum role in)
     case ROLE_shared_ffn_act: return d->shared_inter;
     case ROLE_q_raw:
     case ROLE_k_raw: return d->head_dim;
+    case ROLE_q_latent_raw:
+    case ROLE_q_latent: return d->dv;
+    case ROLE_latent_raw: return d->dk + d->dv;
     default: return d->hidden;
     }
 }
@@ -212,8 +220,54 @@ static inline void random_attention(struct random_graph *r, struct graph *g, uin
         state_kv_ready ready = {r->ready[r->below(r->source, r->n_ready)]};
         PUT(attn_out, PUSH(g, attention, .q = ID(q), .cache = ready,
                            .n_heads = random_dim(r, d->heads), .scale = 0.5f));
+    } else if (which == 8 && HAVE(q) && r->n_ready) {
+        state_kv_ready ready = {r->ready[r->below(r->source, r->n_ready)]};
+        PUT(attn_out, PUSH(g, sink_attention, .q = ID(q), .cache = ready,
+                           .sinks = WEIGHT(g, sinks, 1, random_dim(r, d->heads)),
+                           .n_heads = d->heads, .scale = 0.5f, .window = 3));
     } else if (which == 5 && HAVE(attn_out) && HAVE(q_gate)) {
         PUT(attn_gated, PUSH(g, sigmoid_gate, .x = ID(attn_out), .gate = ID(q_gate)));
+    }
+}
+
+/* Latents have rank dk + dv; queries are compressed to dv. */
+static inline void random_latent(struct random_graph *r, struct graph *g, uint32_t which)
+{
+    const struct sample_dims *d = &r->d;
+    uint32_t rank = d->dk + d->dv;
+    if (which == 0 && HAVE(mla_q)) {
+        struct mla_q_parts q =
+            PUSH(g, split_mla_q, .x = ID(mla_q), .n_heads = random_dim(r, d->heads),
+                 .rotated = random_dim(r, d->rotary_dim));
+        PUT(q_nope, q.nope);
+        PUT(q_rot_raw, q.rot);
+    } else if (which == 1 && HAVE(latent_stack)) {
+        struct latent_parts kv =
+            PUSH(g, split_latent, .x = ID(latent_stack), .rank = random_dim(r, rank));
+        PUT(latent_raw, kv.latent);
+        PUT(k_rot_raw, kv.rot);
+    } else if (which == 2 && HAVE(q_rot_raw) && HAVE(rope_table)) {
+        PUT(q_rot, push_rope_as_q_rot(g, ID(q_rot_raw), ID(rope_table), d->rotary_dim,
+                                      random_dim(r, d->rotary_dim), d->dk > d->dv));
+    } else if (which == 3 && HAVE(k_rot_raw) && HAVE(rope_table)) {
+        PUT(k_rot, push_rope_k_rot(g, ID(k_rot_raw), ID(rope_table), random_dim(r, d->rotary_dim),
+                                   d->rotary_dim));
+    } else if (which == 4 && HAVE(latent) && HAVE(k_rot) && r->n_latent_ready < RANDOM_POOL) {
+        state_latent cache = graph_state_latent(g, random_dim(r, rank), d->rotary_dim);
+        r->latent_ready[r->n_latent_ready++] =
+            PUSH(g, latent_append, .latent = ID(latent), .rot = ID(k_rot), .cache = cache).id;
+    } else if (which == 5 && HAVE(q_nope)) {
+        PUT(q_absorbed, PUSH(g, absorb, .x = ID(q_nope), .n_heads = random_dim(r, d->heads),
+                             .w = HEAD_WEIGHTS(g, k_b_proj, random_dim(r, d->heads), d->head_dim,
+                                               random_dim(r, rank))));
+    } else if (which == 6 && HAVE(q_absorbed) && HAVE(q_rot) && r->n_latent_ready) {
+        state_latent_ready ready = {r->latent_ready[r->below(r->source, r->n_latent_ready)]};
+        PUT(latent_out, PUSH(g, latent_attention, .q = ID(q_absorbed), .rot = ID(q_rot),
+                             .cache = ready, .n_heads = random_dim(r, d->heads), .scale = 0.5f));
+    } else if (which == 7 && HAVE(latent_out)) {
+        PUT(attn_out, PUSH(g, expand, .x = ID(latent_out), .n_heads = random_dim(r, d->heads),
+                           .w = HEAD_WEIGHTS(g, v_b_proj, d->heads, random_dim(r, d->head_dim),
+                                             random_dim(r, rank))));
     }
 }
 
@@ -287,9 +341,12 @@ static inline void random_experts(struct random_graph *r, struct graph *g, uint3
     } else if (which == 2 && HAVE(moe_input) && HAVE(expert_rows)) {
         PUT(expert_input, PUSH(g, gather_rows, .x = ID(moe_input), .rows = ID(expert_rows)));
     } else if (which == 3 && HAVE(expert_input) && HAVE(expert_offsets)) {
-        wt_experts bank = graph_experts(g, random_dim(r, d->experts), d->expert_inter, d->hidden);
-        PUT(expert_out,
-            PUSH(g, experts, .x = ID(expert_input), .offsets = ID(expert_offsets), .bank = bank));
+        uint32_t n = random_dim(r, d->experts);
+        bool biased = r->below(r->source, 2);
+        wt_experts bank = biased ? graph_biased_experts(g, n, d->expert_inter, d->hidden)
+                                 : graph_experts(g, n, d->expert_inter, d->hidden);
+        PUT(expert_out, PUSH(g, experts, .x = ID(expert_input), .offsets = ID(expert_offsets),
+                             .bank = bank, .limit = biased ? 7 : 0));
     } else if (which == 5 && HAVE(stream)) {
         PUSH(g, guess_experts, .x = ID(stream), .norm = WEIGHT(g, moe_norm, 1, d->hidden),
              .router = WEIGHT(g, router_proj, d->experts, d->hidden),
@@ -331,7 +388,7 @@ static inline void random_block(struct random_graph *r, struct graph *g, uint32_
 }
 
 struct random_step {
-    char family; /* p: projection, f: with a bias, n: norm, a, d, e, b: the functions above */
+    char family; /* p: projection, f: with a bias, n: norm, a, l, d, e, b: the functions above */
     uint8_t which;
 };
 
@@ -358,6 +415,21 @@ static const struct random_step random_steps[] = {
     {'a', 3},
     {'a', 4},
     {'a', 5},
+    {'a', 8},
+    {'p', WEIGHT_q_a_proj},
+    {'n', WEIGHT_q_a_norm},
+    {'p', WEIGHT_q_b_proj},
+    {'p', WEIGHT_mla_q_proj},
+    {'p', WEIGHT_kv_a_proj},
+    {'l', 0},
+    {'l', 1},
+    {'n', WEIGHT_kv_a_norm},
+    {'l', 2},
+    {'l', 3},
+    {'l', 4},
+    {'l', 5},
+    {'l', 6},
+    {'l', 7},
     {'p', WEIGHT_og_proj},
     {'f', WEIGHT_og_proj},
     {'p', WEIGHT_o_proj},
@@ -384,6 +456,7 @@ static const struct random_step random_steps[] = {
     {'p', WEIGHT_mlp_down_proj},
     {'n', WEIGHT_moe_norm},
     {'p', WEIGHT_router_proj},
+    {'f', WEIGHT_router_proj},
     {'e', 0},
     {'e', 6},
     {'e', 1},
@@ -407,6 +480,7 @@ static inline void random_op(struct random_graph *r, struct random_step step)
     case 'f': random_affine(r, r->g, (enum weight_role)step.which); break;
     case 'n': random_norm(r, r->g, (enum weight_role)step.which); break;
     case 'a': random_attention(r, r->g, step.which); break;
+    case 'l': random_latent(r, r->g, step.which); break;
     case 'd': random_delta(r, r->g, step.which); break;
     case 'e': random_experts(r, r->g, step.which); break;
     case 'b': random_block(r, r->g, step.which); break;
@@ -433,7 +507,7 @@ static inline void random_layer(struct random_graph *r, uint32_t layer)
     for (uint32_t role = 0; role < ROLE_COUNT; role++)
         if (role != ROLE_stream && role != ROLE_rope_table && role != ROLE_output_rows)
             r->n[role] = 0;
-    r->n_ready = 0;
+    r->n_ready = r->n_latent_ready = 0;
 }
 
 static inline void random_tail(struct random_graph *r, struct graph *g)

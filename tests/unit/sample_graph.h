@@ -17,7 +17,7 @@ struct sample_dims {
     bool guess;                    /* each layer begins by guessing its picks */
     bool pairs;                    /* neighbours rotate together */
     uint32_t window;               /* of attention; 0: none */
-    bool others;                   /* two more layers */
+    bool others;                   /* four more layers */
     uint32_t n_groups, top_groups; /* of their router; 0: 1 */
 };
 
@@ -238,6 +238,71 @@ static inline buf_hidden sample_sigmoid_moe(struct graph *g, const struct sample
     return PUSH(g, combine_ungated, .residual = x, .moe = sum, .shared = shared);
 }
 
+/* Attention over latents, of q heads without gates. */
+static inline buf_attn_proj sample_latent_attention(struct graph *g, const struct sample_dims *d,
+                                                    buf_attn_input x, buf_rope_table table)
+{
+    uint32_t heads = d->heads, nope = d->head_dim, rotated = d->rotary_dim;
+    uint32_t rank = 2 * d->head_dim, q_rank = d->hidden, dv = d->dv;
+    buf_q_latent_raw raw = push_q_a_proj(g, x, WEIGHT(g, q_a_proj, q_rank, d->hidden));
+    buf_q_latent q_latent = push_q_a_norm(g, raw, WEIGHT(g, q_a_norm, 1, q_rank), 1e-6f);
+    buf_mla_q queries =
+        push_q_b_proj(g, q_latent, WEIGHT(g, q_b_proj, heads * (nope + rotated), q_rank));
+    struct mla_q_parts q = PUSH(g, split_mla_q, .x = queries, .n_heads = heads, .rotated = rotated);
+    buf_latent_stack stack = push_kv_a_proj(g, x, WEIGHT(g, kv_a_proj, rank + rotated, d->hidden));
+    struct latent_parts kv = PUSH(g, split_latent, .x = stack, .rank = rank);
+    buf_latent latent = push_kv_a_norm(g, kv.latent, WEIGHT(g, kv_a_norm, 1, rank), 1e-6f);
+    buf_q_rot q_rot = push_rope_as_q_rot(g, q.rot, table, rotated, rotated, d->pairs);
+    buf_k_rot k_rot = push_rope_as_k_rot(g, kv.rot, table, rotated, rotated, d->pairs);
+    state_latent_ready ready = PUSH(g, latent_append, .latent = latent, .rot = k_rot,
+                                    .cache = graph_state_latent(g, rank, rotated));
+    buf_q_absorbed absorbed =
+        PUSH(g, absorb, .x = q.nope, .w = HEAD_WEIGHTS(g, k_b_proj, heads, nope, rank),
+             .n_heads = heads);
+    buf_latent_out out = PUSH(g, latent_attention, .q = absorbed, .rot = q_rot, .cache = ready,
+                              .n_heads = heads, .scale = 0.125f);
+    buf_attn_out values = PUSH(g, expand, .x = out, .w = HEAD_WEIGHTS(g, v_b_proj, heads, dv, rank),
+                               .n_heads = heads);
+    return push_o_proj(g, values, WEIGHT(g, o_proj, d->hidden, heads * dv));
+}
+
+/* Sinks, and neither norms nor gates. */
+static inline buf_attn_proj sample_sink_attention(struct graph *g, const struct sample_dims *d,
+                                                  buf_attn_input x, buf_rope_table table)
+{
+    uint32_t q_width = d->heads * d->head_dim, kv_width = d->kv_heads * d->head_dim;
+    buf_q_raw q_raw = push_q_proj(g, x, WEIGHT(g, q_proj, q_width, d->hidden));
+    buf_k_raw k_raw = push_k_proj(g, x, WEIGHT(g, k_proj, kv_width, d->hidden));
+    buf_v v = push_v_proj(g, x, WEIGHT(g, v_proj, kv_width, d->hidden));
+    buf_q q = push_rope_raw_q(g, q_raw, table, d->head_dim, d->rotary_dim);
+    buf_k k = push_rope_raw_k(g, k_raw, table, d->head_dim, d->rotary_dim);
+    state_kv_ready ready =
+        PUSH(g, kv_append, .k = k, .v = v, .cache = graph_state_kv(g, d->kv_heads, d->head_dim));
+    buf_attn_out out =
+        PUSH(g, sink_attention, .q = q, .cache = ready, .sinks = WEIGHT(g, sinks, 1, d->heads),
+             .n_heads = d->heads, .scale = 0.25f, .window = d->window);
+    return push_o_proj(g, out, WEIGHT(g, o_proj, d->hidden, q_width));
+}
+
+/* Biases, and a clamped activation. */
+static inline buf_hidden sample_biased_moe(struct graph *g, const struct sample_dims *d,
+                                           buf_residual x)
+{
+    buf_moe_input in = push_moe_norm(g, x, WEIGHT(g, moe_norm, 1, d->hidden), 1e-6f);
+    buf_router_logits scores =
+        push_router_proj_biased(g, in, WEIGHT(g, router_proj, d->experts, d->hidden),
+                                WEIGHT(g, router_bias, 1, d->experts));
+    struct picks picks = PUSH(g, router, .logits = scores, .k = d->picks, .normalize = true);
+    struct grouped_picks grouped = PUSH(g, group_picks, .ids = picks.ids, .n_experts = d->experts);
+    buf_expert_input rows = PUSH(g, gather_rows, .x = in, .rows = grouped.rows);
+    buf_expert_out out =
+        PUSH(g, experts, .x = rows, .offsets = grouped.offsets,
+             .bank = graph_biased_experts(g, d->experts, d->expert_inter, d->hidden), .limit = 2);
+    buf_moe_sum sum =
+        PUSH(g, expert_sum, .x = out, .places = grouped.places, .weights = picks.weights);
+    return PUSH(g, layer_add, .residual = x, .delta = as_layer_delta(sum));
+}
+
 static inline buf_stream sample_others(struct graph *g, const struct sample_dims *d, uint32_t layer,
                                        buf_stream x, buf_rope_table table)
 {
@@ -250,7 +315,15 @@ static inline buf_stream sample_others(struct graph *g, const struct sample_dims
     graph_set_layer(g, layer + 1);
     in = push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, d->hidden), 1e-6f);
     r = PUSH(g, residual_add, .stream = x, .delta = sample_fused_delta_net(g, d, in));
-    return as_stream(sample_mlp(g, d, r));
+    x = as_stream(sample_mlp(g, d, r));
+    graph_set_layer(g, layer + 2);
+    in = push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, d->hidden), 1e-6f);
+    r = PUSH(g, residual_add, .stream = x, .delta = sample_latent_attention(g, d, in, table));
+    x = as_stream(sample_mlp(g, d, r));
+    graph_set_layer(g, layer + 3);
+    in = push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, d->hidden), 1e-6f);
+    r = PUSH(g, residual_add, .stream = x, .delta = sample_sink_attention(g, d, in, table));
+    return as_stream(sample_biased_moe(g, d, r));
 }
 
 /* One layer after another: linear[l] says which are DeltaNet layers. Not finished. */

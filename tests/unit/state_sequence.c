@@ -44,6 +44,20 @@ static void test_layout(void)
     check_sizes(KV_F16, 2);
 }
 
+/* One block of rows, which are keys and values. */
+static void test_latent_layout(void)
+{
+    struct state_layout layout = {.kv_type = KV_F16};
+    uint32_t kv, latent;
+    REQUIRE(layout_add_kv(&layout, 1, 8, &kv) && layout_add_latent(&layout, 24, 6, &latent));
+    const struct kv_shape *shape = &layout.kv[latent];
+    CHECK(latent == 1 && shape->n_heads == 1 && shape->head_dim == 30);
+    CHECK(shape->keys_off == shape->values_off);
+    CHECK(layout.page_bytes - shape->keys_off == (size_t)SEQUENCE_PAGE * 30 * 2);
+    CHECK(!layout_add_latent(&layout, UINT32_MAX, 2, &latent) && layout.n_kv == 2);
+    layout_release(&layout);
+}
+
 static void test_layout_too_large(void)
 {
     struct state_layout layout;
@@ -203,6 +217,7 @@ static void test_nothing_to_keep(void)
 
 #define CASES(C)                                                                                   \
     C(layout)                                                                                      \
+    C(latent_layout)                                                                               \
     C(layout_too_large)                                                                            \
     C(cache_places_are_apart)                                                                      \
     C(steps_count_when_committed)                                                                  \

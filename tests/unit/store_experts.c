@@ -483,7 +483,7 @@ static void test_huge_expert(void)
     small.data = map.data + 64;
     big.data = map.data + 4097;
     struct expert_view view = {small, big, small};
-    struct expert_bank bank = {0, 7, 1, &view};
+    struct expert_bank bank = {.layer = 7, .n_experts = 1, .experts = &view};
     const struct expert_bank *list = &bank;
     struct store_options o = {.n_slots = 1};
     CHECK(store_open(&s, &map, 1, &list, 1, &o, &err) == SLUICE_E_UNSUPPORTED && !s);

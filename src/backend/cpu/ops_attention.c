@@ -5,14 +5,6 @@
 #include "backend/cpu/cpu_internal.h"
 #include "base/bits.h"
 
-/* The segment a row belongs to. */
-static const struct batch_segment *segment_of(const struct batch *batch, uint32_t row)
-{
-    const struct batch_segment *s = batch->segments;
-    while (row >= s->first + s->count) s++;
-    return s;
-}
-
 void cpu_rope_angles(const struct task *t, const struct node *node)
 {
     const struct op_rope_angles *op = &node->u.rope_angles;
@@ -21,7 +13,7 @@ void cpu_rope_angles(const struct task *t, const struct node *node)
     uint32_t half = WIDTH(t, op->freqs), begin, end;
     share(t, N_ROWS(t, op->y), 1, &begin, &end);
     for (uint32_t r = begin; r < end; r++) {
-        const struct batch_segment *s = segment_of(t->be->batch, r);
+        const struct batch_segment *s = batch_segment_of(t->be->batch, r);
         float position = (float)(s->sequence->position + (r - s->first));
         float *row = y + (size_t)r * 2 * half;
         for (uint32_t i = 0; i < half; i++) {
@@ -79,7 +71,7 @@ void cpu_kv_append(const struct task *t, const struct node *node)
     share(t, N_ROWS(t, op->k) * heads, 1, &begin, &end);
     for (uint32_t i = begin; i < end; i++) {
         uint32_t row = i / heads, head = i % heads;
-        const struct batch_segment *s = segment_of(t->be->batch, row);
+        const struct batch_segment *s = batch_segment_of(t->be->batch, row);
         uint32_t position = s->sequence->position + (row - s->first);
         uint32_t page = position / SEQUENCE_PAGE, slot = position % SEQUENCE_PAGE;
         size_t at = (size_t)i * op->head_dim;
@@ -106,48 +98,80 @@ static const void *block_from(const struct sequence *seq, const void *block, uin
     return (const uint8_t *)block + slot * dim * elem;
 }
 
+/* What attention and sink_attention look at. */
+struct attending {
+    const float *q, *sinks; /* sinks NULL: none */
+    float *y;
+    uint32_t kv, n_heads, n_kv_heads, head_dim, window;
+    float scale;
+};
+
 /*
  * One query head over the blocks of its sequence that its window touches, whatever else is in the
- * batch.
+ * batch. A sink is a score of which only the weight counts.
  */
-static void attend(const struct task *t, const struct op_attention *op, const struct sequence *seq,
+static void attend(const struct task *t, const struct attending *a, const struct sequence *seq,
                    uint32_t position, uint32_t head, const float *q, float *y)
 {
-    uint32_t kv = STATE_INDEX(t, op->cache);
-    uint32_t kv_head = head / (op->n_heads / op->n_kv_heads);
+    uint32_t kv_head = head / (a->n_heads / a->n_kv_heads), at = first_seen(position, a->window);
     struct softmax_state st = {-INFINITY, 0.0f};
-    memset(y, 0, op->head_dim * sizeof *y);
-    uint32_t at = first_seen(position, op->window);
+    if (a->sinks) st = (struct softmax_state){a->sinks[head], 1.0f};
+    memset(y, 0, a->head_dim * sizeof *y);
     while (at <= position) {
         uint32_t page = at / SEQUENCE_PAGE, slot = at % SEQUENCE_PAGE;
         uint32_t count = min_u32(position + 1 - at, SEQUENCE_PAGE - slot);
-        const void *keys = sequence_keys(seq, kv, page, kv_head);
-        const void *values = sequence_values(seq, kv, page, kv_head);
-        keys = block_from(seq, keys, slot, op->head_dim);
-        values = block_from(seq, values, slot, op->head_dim);
+        const void *keys = sequence_keys(seq, a->kv, page, kv_head);
+        const void *values = sequence_values(seq, a->kv, page, kv_head);
+        keys = block_from(seq, keys, slot, a->head_dim);
+        values = block_from(seq, values, slot, a->head_dim);
         at += count;
         if (seq->layout->kv_type == KV_F16)
-            t->k->attention_block_f16(q, keys, values, count, op->head_dim, op->scale, &st, y);
+            t->k->attention_block_f16(q, keys, values, count, a->head_dim, a->scale, &st, y);
         else
-            t->k->attention_block_f32(q, keys, values, count, op->head_dim, op->scale, &st, y);
+            t->k->attention_block_f32(q, keys, values, count, a->head_dim, a->scale, &st, y);
     }
-    t->k->scale(y, 1.0f / st.sum, op->head_dim, y);
+    t->k->scale(y, 1.0f / st.sum, a->head_dim, y);
+}
+
+/* Later rows see more positions: threads take them in turns, not in halves. */
+static void attend_rows(const struct task *t, const struct attending *a, uint32_t n_rows)
+{
+    for (uint32_t i = t->thread; i < n_rows * a->n_heads; i += t->n_threads) {
+        uint32_t row = i / a->n_heads;
+        const struct batch_segment *s = batch_segment_of(t->be->batch, row);
+        size_t at = (size_t)i * a->head_dim;
+        attend(t, a, s->sequence, s->sequence->position + (row - s->first), i % a->n_heads,
+               a->q + at, a->y + at);
+    }
 }
 
 void cpu_attention(const struct task *t, const struct node *node)
 {
     const struct op_attention *op = &node->u.attention;
-    const float *q = BUF(t, op->q);
-    float *y = BUF(t, op->y);
-    /* Later rows see more positions: threads take them in turns, not in halves. */
-    uint32_t n = N_ROWS(t, op->q) * op->n_heads;
-    for (uint32_t i = t->thread; i < n; i += t->n_threads) {
-        uint32_t row = i / op->n_heads;
-        const struct batch_segment *s = segment_of(t->be->batch, row);
-        size_t at = (size_t)i * op->head_dim;
-        attend(t, op, s->sequence, s->sequence->position + (row - s->first), i % op->n_heads,
-               q + at, y + at);
-    }
+    struct attending a = {.q = BUF(t, op->q),
+                          .y = BUF(t, op->y),
+                          .kv = STATE_INDEX(t, op->cache),
+                          .n_heads = op->n_heads,
+                          .n_kv_heads = op->n_kv_heads,
+                          .head_dim = op->head_dim,
+                          .window = op->window,
+                          .scale = op->scale};
+    attend_rows(t, &a, N_ROWS(t, op->q));
+}
+
+void cpu_sink_attention(const struct task *t, const struct node *node)
+{
+    const struct op_sink_attention *op = &node->u.sink_attention;
+    struct attending a = {.q = BUF(t, op->q),
+                          .sinks = WT(t, op->sinks)->values,
+                          .y = BUF(t, op->y),
+                          .kv = STATE_INDEX(t, op->cache),
+                          .n_heads = op->n_heads,
+                          .n_kv_heads = op->n_kv_heads,
+                          .head_dim = op->head_dim,
+                          .window = op->window,
+                          .scale = op->scale};
+    attend_rows(t, &a, N_ROWS(t, op->q));
 }
 
 void cpu_sigmoid_gate(const struct task *t, const struct node *node)

@@ -144,19 +144,24 @@ static void quantize_rows(const struct task *t, const struct rows_in *in, uint32
 
 enum { ROW_GRAIN = 16 };
 
-/* This thread's rows of one expert's matrix, over picks [p0, p1). */
-static void expert_matmul(const struct task *t, const struct wmat *w, const struct rows_in *in,
-                          uint32_t p0, uint32_t p1, float *y)
+/*
+ * This thread's rows of one expert's matrix, over picks [p0, p1); results are ldy apart.
+ * Transposed: its columns, of a matrix that has inputs for rows.
+ */
+static void expert_matmul(const struct task *t, const struct wmat *w, bool transposed,
+                          const struct rows_in *in, uint32_t p0, uint32_t p1, float *y, size_t ldy)
 {
     uint32_t begin, end;
-    share(t, w->rows, ROW_GRAIN, &begin, &end);
+    share(t, transposed ? w->cols : w->rows, ROW_GRAIN, &begin, &end);
     if (begin == end) return;
-    float *out = y + (size_t)p0 * w->rows;
-    if (in->act && wtype_is_packed(w->type))
-        t->k->matmul_i8[w->type](w, begin, end, in->act, p0, p1 - p0, out, w->rows, scratch_of(t));
+    const float *x = in->x + (size_t)p0 * in->width;
+    float *out = y + p0 * ldy;
+    if (transposed)
+        t->k->matmul_t_f32[w->type](w, begin, end, x, in->width, p1 - p0, out, ldy, scratch_of(t));
+    else if (in->act && wtype_is_packed(w->type))
+        t->k->matmul_i8[w->type](w, begin, end, in->act, p0, p1 - p0, out, ldy, scratch_of(t));
     else
-        t->k->matmul_f32[w->type](w, begin, end, in->x + (size_t)p0 * in->width, in->width, p1 - p0,
-                                  out, w->rows, scratch_of(t));
+        t->k->matmul_f32[w->type](w, begin, end, x, in->width, p1 - p0, out, ldy, scratch_of(t));
 }
 
 /* One experts op: what all its phases look at. */
@@ -200,23 +205,46 @@ static void begin_rounds(struct cpu_backend *be, const struct experts_run *run)
     if (run->mid.act) run->mid.act->cols = run->mid.width;
 }
 
+/* Gate and up of a pick: one after the other, or in pairs as a joint matrix gives them. */
 static void gate_and_up(const struct task *t, const struct experts_run *run)
 {
+    const struct expert_bank *bank = run->bank;
+    float *y = BUF(t, run->op->gate_up);
+    size_t inter = run->mid.width;
     for (uint32_t i = 0; i < t->be->round.n; i++) {
         uint32_t e = t->be->round.experts[i];
         uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
         const struct expert_view *v = view_of(t, run, e);
-        expert_matmul(t, &v->gate, &run->in, p0, p1, BUF(t, run->op->gate));
-        expert_matmul(t, &v->up, &run->in, p0, p1, BUF(t, run->op->up));
+        expert_matmul(t, &v->gate, bank->transposed, &run->in, p0, p1, y, 2 * inter);
+        if (!bank->paired)
+            expert_matmul(t, &v->up, bank->transposed, &run->in, p0, p1, y + inter, 2 * inter);
     }
 }
 
-/* act = silu(gate) * up of one pick, and its int8 form. */
-static void activate_row(const struct task *t, const struct experts_run *run, size_t p)
+static void part_pairs(const float *pairs, size_t n, float *parts)
+{
+    for (size_t i = 0; i < n; i++) {
+        parts[i] = pairs[2 * i];
+        parts[n + i] = pairs[2 * i + 1];
+    }
+}
+
+/* The activation of one pick of expert e, and its int8 form. */
+static void activate_row(const struct task *t, const struct experts_run *run, uint32_t e, size_t p)
 {
     size_t inter = run->mid.width;
-    t->k->swiglu(BUF(t, run->op->gate) + p * inter, BUF(t, run->op->up) + p * inter,
-                 (uint32_t)inter, BUF(t, run->op->act) + p * inter);
+    float *gate = BUF(t, run->op->gate_up) + p * 2 * inter, *act = BUF(t, run->op->act) + p * inter;
+    const float *bias = run->bank->gate_up_bias;
+    if (bias) t->k->add(gate, bias + e * 2 * inter, (uint32_t)(2 * inter), gate);
+    if (run->bank->paired) {
+        float *parts = scratch_of(t);
+        part_pairs(gate, inter, parts);
+        gate = parts;
+    }
+    if (run->op->limit > 0)
+        t->k->swiglu_clamped(gate, gate + inter, (uint32_t)inter, run->op->limit, act);
+    else
+        t->k->swiglu(gate, gate + inter, (uint32_t)inter, act);
     if (run->mid.act) quantize_row(t, &run->mid, p);
 }
 
@@ -229,17 +257,33 @@ static void activate(const struct task *t, const struct experts_run *run)
         uint32_t e = t->be->round.experts[i];
         uint32_t p0 = (uint32_t)run->offsets[e], n = (uint32_t)run->offsets[e + 1] - p0;
         for (uint32_t j = begin > first ? begin - first : 0; j < n && first + j < end; j++)
-            activate_row(t, run, p0 + j);
+            activate_row(t, run, e, p0 + j);
         first += n;
+    }
+}
+
+/* Rows [begin, end) of a bias for this thread's rows of picks [p0, p1). */
+static void add_bias(const struct task *t, const float *bias, uint32_t width, uint32_t p0,
+                     uint32_t p1, float *y)
+{
+    uint32_t begin, end;
+    share(t, width, ROW_GRAIN, &begin, &end);
+    for (size_t p = p0; p < p1 && begin < end; p++) {
+        float *row = y + p * width + begin;
+        t->k->add(row, bias + begin, end - begin, row);
     }
 }
 
 static void down(const struct task *t, const struct experts_run *run)
 {
+    const struct expert_bank *bank = run->bank;
+    float *y = BUF(t, run->op->y);
+    uint32_t hidden = WIDTH(t, run->op->y);
     for (uint32_t i = 0; i < t->be->round.n; i++) {
         uint32_t e = t->be->round.experts[i];
-        expert_matmul(t, &view_of(t, run, e)->down, &run->mid, (uint32_t)run->offsets[e],
-                      (uint32_t)run->offsets[e + 1], BUF(t, run->op->y));
+        uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
+        expert_matmul(t, &view_of(t, run, e)->down, bank->transposed, &run->mid, p0, p1, y, hidden);
+        if (bank->down_bias) add_bias(t, bank->down_bias + (size_t)e * hidden, hidden, p0, p1, y);
     }
 }
 

@@ -28,6 +28,20 @@ static void swiglu(const float *gate, const float *up, uint32_t n, float *y)
     for (uint32_t i = 0; i < n; i++) y[i] = ref_silu(gate[i]) * up[i];
 }
 
+/* As fminf and fmaxf, but NaN stays. */
+static float clamp(float x, float low, float high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+static void swiglu_clamped(const float *gate, const float *up, uint32_t n, float limit, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float g = clamp(gate[i], -INFINITY, limit), u = clamp(up[i], -limit, limit);
+        y[i] = g * ref_sigmoid(g * 1.702f) * (u + 1);
+    }
+}
+
 static void sigmoid_gate(const float *x, const float *gate, uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i++) y[i] = x[i] * ref_sigmoid(gate[i]);
@@ -68,6 +82,7 @@ void ref_init_elementwise(struct kernels *k)
     k->add = add;
     k->scale = scale;
     k->swiglu = swiglu;
+    k->swiglu_clamped = swiglu_clamped;
     k->sigmoid_gate = sigmoid_gate;
     k->rope = rope;
     k->rope_pairs = rope_pairs;

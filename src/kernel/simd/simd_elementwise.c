@@ -23,6 +23,18 @@ static void swiglu(const float *gate, const float *up, uint32_t n, float *y)
     }
 }
 
+/* The second operand of vf_min and vf_max is what a NaN may be. */
+static void swiglu_clamped(const float *gate, const float *up, uint32_t n, float limit, float *y)
+{
+    vf high = vf_set(limit), low = vf_set(-limit), one = vf_set(1);
+    for (uint32_t i = 0; i < n; i += LANES) {
+        vf g = vf_min(high, vf_load_upto(gate + i, n - i));
+        vf u = vf_max(low, vf_min(high, vf_load_upto(up + i, n - i)));
+        vf glu = vf_mul(g, vf_sigmoid(vf_mul(g, vf_set(1.702f))));
+        vf_store_upto(y + i, n - i, vf_mul(glu, vf_add(u, one)));
+    }
+}
+
 static void sigmoid_gate(const float *x, const float *gate, uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i += LANES) {
@@ -70,6 +82,7 @@ void SET(init_elementwise)(struct kernels *k)
     k->add = add;
     k->scale = scale;
     k->swiglu = swiglu;
+    k->swiglu_clamped = swiglu_clamped;
     k->sigmoid_gate = sigmoid_gate;
     k->rope = rope;
     k->rope_pairs = rope_pairs;
