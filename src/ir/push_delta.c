@@ -44,6 +44,29 @@ buf_conv_out push_conv(struct graph *g, struct op_conv conv)
     return conv.y;
 }
 
+/* Inputs that came by key head were split by the heads of this layer. */
+static void check_split_qkvz(struct graph *g, const struct op_delta_norm *norm)
+{
+    const struct node *conv = build_writer(g, norm->x.id);
+    if (conv->op != OP_KIND_conv) return;
+    const struct node *split = build_writer(g, conv->u.conv.x.id);
+    if (split->op != OP_KIND_split_qkvz) return;
+    uint32_t heads = split->u.split_qkvz.n_k_heads, dk = split->u.split_qkvz.dk;
+    build_check(g, heads == norm->n_k_heads, "delta_norm", "k heads", norm->n_k_heads, heads);
+    build_check(g, dk == norm->dk, "delta_norm", "dk", norm->dk, dk);
+}
+
+static void check_split_ba(struct graph *g, const struct op_delta_net *delta)
+{
+    const struct node *gates = build_writer(g, delta->g.id);
+    if (gates->op != OP_KIND_decay_beta) return;
+    const struct node *split = build_writer(g, gates->u.decay_beta.alpha.id);
+    if (split->op != OP_KIND_split_ba) return;
+    uint32_t heads = split->u.split_ba.n_k_heads;
+    build_check(g, heads == delta->n_k_heads, "delta_net", "k heads of the gates", delta->n_k_heads,
+                heads);
+}
+
 buf_delta_qkv push_delta_norm(struct graph *g, struct op_delta_norm delta_norm)
 {
     BUILD_INPUTS(g, delta_norm);
@@ -51,6 +74,7 @@ buf_delta_qkv push_delta_norm(struct graph *g, struct op_delta_norm delta_norm)
     uint32_t heads = build_product(g, "delta_norm", 2, delta_norm.n_k_heads);
     uint32_t qk = build_product(g, "delta_norm", heads, delta_norm.dk);
     build_check(g, qk && qk < width, "delta_norm", "width of q and k", qk, width);
+    check_split_qkvz(g, &delta_norm);
     delta_norm.y = (buf_delta_qkv){build_buffer(g, ROLE_delta_qkv, width)};
     BUILD_NODE(g, delta_norm);
     return delta_norm.y;
@@ -95,6 +119,7 @@ buf_delta_out push_delta_net(struct graph *g, struct op_delta_net delta_net)
                 delta_net.n_v_heads);
     build_check(g, delta_net.n_k_heads && delta_net.n_v_heads % delta_net.n_k_heads == 0,
                 "delta_net", "v heads", delta_net.n_v_heads, delta_net.n_k_heads);
+    check_split_ba(g, &delta_net);
     delta_net.y = (buf_delta_out){build_buffer(g, ROLE_delta_out, values)};
     BUILD_NODE(g, delta_net);
     return delta_net.y;

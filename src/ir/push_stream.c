@@ -69,16 +69,19 @@ static uint32_t push_matmul(struct graph *g, const char *name, uint32_t x, uint3
 PROJECTIONS(P)
 #undef P
 
-static uint32_t push_with_bias(struct graph *g, const char *name, uint32_t x, uint32_t w,
-                               uint32_t b, enum role in, enum role out)
+static uint32_t push_with_bias(struct graph *g, const char *name, struct op_affine affine,
+                               enum role in, enum role out, enum weight_role bias_role)
 {
-    struct op_affine affine = {.x = {x}, .w = {w}, .b = {b}};
     if (!build_inputs(g, OP_KIND_affine, name, &affine, sizeof affine)) return 0;
-    build_role(g, name, x, in);
-    const struct weight_decl *decl = build_weight(g, w);
-    uint32_t width = build_width(g, x), bias = build_weight(g, b)->cols;
+    build_role(g, name, affine.x.id, in);
+    const struct weight_decl *decl = build_weight(g, affine.w.id);
+    const struct weight_decl *bias = build_weight(g, affine.b.id);
+    uint32_t width = build_width(g, affine.x.id);
+    if (bias->role != bias_role)
+        build_fail(g, name, "%s where %s is meant", weight_role_name(bias->role),
+                   weight_role_name(bias_role));
     build_check(g, width == decl->cols, name, "row width", width, decl->cols);
-    build_check(g, bias == decl->rows, name, "width of the bias", bias, decl->rows);
+    build_check(g, bias->cols == decl->rows, name, "width of the bias", bias->cols, decl->rows);
     affine.y.id = build_buffer(g, out, decl->rows);
     BUILD_NODE(g, affine);
     return affine.y.id;
@@ -87,7 +90,9 @@ static uint32_t push_with_bias(struct graph *g, const char *name, uint32_t x, ui
 #define A(weight, bias, in, out)                                                                   \
     buf_##out push_##weight##_biased(struct graph *g, buf_##in x, wt_##weight w, wt_##bias b)      \
     {                                                                                              \
-        return (buf_##out){push_with_bias(g, #weight, x.id, w.id, b.id, ROLE_##in, ROLE_##out)};   \
+        struct op_affine affine = {.x = {x.id}, .w = {w.id}, .b = {b.id}};                         \
+        return (buf_##out){                                                                        \
+            push_with_bias(g, #weight, affine, ROLE_##in, ROLE_##out, WEIGHT_##bias)};             \
     }
 AFFINES(A)
 #undef A

@@ -96,18 +96,21 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    last), written in ascending index; weights divided by their sum if normalize;
  *                    a NaN logit makes every weight NaN; scratch: n floats
  * sigmoid_top_k      s = sigmoid(logits), c = s + correction; of each of n_groups > 1 groups the
- * sum of its two largest c; within the top_groups groups of the largest sums the k largest c (the
- * lower index first among equals, of groups too), written in ascending index; weights are s,
- * divided by their sum + 1e-20 if normalize, times scale; a NaN in c makes every weight NaN;
- * scratch: 3 n floats conv_silu          y[c] = silu(sum_j w[j * n + c] * rows[j][c]), j < width,
- * oldest row first decay_beta         g = exp(neg_a * softplus(alpha + dt_bias)), b =
- * sigmoid(beta); softplus(x) = max(x, 0) + log1p(exp(-|x|)) delta_step         state [dv][dk], one
- * head, one token: S = g S; m = S k; S += beta (v - m) k^T; out = S q (Yang et al.,
- * arXiv:2412.06464) attention_block_*  one query head against count <= ATTENTION_BLOCK positions:
- * keys and values [count][head_dim]; updates st and acc[head_dim] (unnormalised) latent_block_*
- * count <= ATTENTION_BLOCK rows [rank + rotated]; updates st[heads] and acc[heads][rank]
- * (unnormalised), each head by itself scale              y = x * factor; y may be x f32_to_f16_row
- * rounds to nearest even
+ *                    sum of its two largest c; within the top_groups groups of the largest sums the
+ *                    k largest c (the lower index first among equals, of groups too), written in
+ *                    ascending index; weights are s, divided by their sum + 1e-20 if normalize,
+ *                    times scale; a NaN in c makes every weight NaN; scratch: 3 n floats
+ * conv_silu          y[c] = silu(sum_j w[j * n + c] * rows[j][c]), j < width, oldest row first
+ * decay_beta         g = exp(neg_a * softplus(alpha + dt_bias)), b = sigmoid(beta); softplus(x) =
+ *                    max(x, 0) + log1p(exp(-|x|))
+ * delta_step         state [dv][dk], one head, one token: S = g S; m = S k; S += beta (v - m) k^T;
+ *                    out = S q (Yang et al., arXiv:2412.06464)
+ * attention_block_*  one query head against count <= ATTENTION_BLOCK positions: keys and values
+ *                    [count][head_dim]; updates st and acc[head_dim] (unnormalised)
+ * latent_block_*     count <= ATTENTION_BLOCK rows [rank + rotated]; updates st[heads] and
+ *                    acc[heads][rank] (unnormalised), each head by itself
+ * scale              y = x * factor; y may be x
+ * f32_to_f16_row     rounds to nearest even
  *
  * Sources: RMSNorm arXiv:1910.07467, SwiGLU arXiv:2002.05202, RoPE arXiv:2104.09864, gated DeltaNet
  * arXiv:2412.06464 as in Hugging Face transformers' modeling_qwen3_next; affine groups as mlx

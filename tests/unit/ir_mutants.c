@@ -59,10 +59,19 @@ static void judge_end(struct judge *j, const char *what, uint32_t at_least)
     graph_release(&j->g);
 }
 
+/* A sample graph with the layers of other families. */
+static struct sample_dims with_others(struct sample_dims d)
+{
+    d.others = true;
+    return d;
+}
+
 /* Runs the body as a test on each of the two sample graphs. */
 #define FOR_SAMPLES(j, what, at_least)                                                             \
+    const struct sample_dims alike_ = with_others(sample_alike);                                   \
+    const struct sample_dims distinct_ = with_others(sample_distinct);                             \
     for (int sample_ = 0; sample_ < 2; judge_end(&(j), what, at_least), sample_++)                 \
-        if (judge_init(&(j), sample_ ? &sample_alike : &sample_distinct), true)
+        if (judge_init(&(j), sample_ ? &alike_ : &distinct_), true)
 
 static size_t n_of_kind(const struct graph *g, uint8_t kind)
 {
@@ -256,9 +265,18 @@ static void test_other_ops_and_layers(void)
     }
 }
 
+static bool is_free(const char *scalar)
+{
+    static const char *const names[] = {"window", "n_groups", "top_groups"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        found |= strcmp(scalar, names[i]) == 0;
+    return found;
+}
+
 /*
- * Scalars that are shapes. How large an eps is, whether weights are normalised, or how far back
- * attention looks, is no rule.
+ * Scalars that are shapes. How large an eps is, whether weights are normalised, how far back
+ * attention looks, or how a router groups its experts, is no rule.
  */
 static void test_other_scalars(void)
 {
@@ -270,7 +288,7 @@ static void test_other_scalars(void)
             for (uint32_t i = 0; i < info->n_operands; i++) {
                 const struct operand *o = &info->operands[i];
                 if (o->kind != OPERAND_SCALAR || o->role != SCALAR_u32) continue;
-                if (strcmp(o->name, "window") == 0) continue;
+                if (is_free(o->name)) continue;
                 uint32_t v = operand_id(&j.g.nodes.items[n], o);
                 uint32_t other[] = {0, 1, v - 1, v + 1, 2 * v, v / 2, v + (1u << 31), UINT32_MAX};
                 for (size_t k = 0; k < sizeof other / sizeof other[0]; k++) {

@@ -43,6 +43,26 @@ static void test_shapes_of_projections(void)
 #undef P
 }
 
+static void test_shapes_of_biases(void)
+{
+#define A(weight, bias, in, out)                                                                   \
+    FAILS("graph: layer 3: " #weight ": row width is 21 where 20 is needed",                       \
+          push_##weight##_biased(g, (buf_##in){build_buffer(g, ROLE_##in, 21)},                    \
+                                 WEIGHT(g, weight, 30, 20), WEIGHT(g, bias, 1, 30)));              \
+    FAILS("graph: layer 3: " #weight ": width of the bias is 29 where 30 is needed",               \
+          push_##weight##_biased(g, (buf_##in){build_buffer(g, ROLE_##in, 20)},                    \
+                                 WEIGHT(g, weight, 30, 20), WEIGHT(g, bias, 1, 29)));
+    AFFINES(A)
+#undef A
+}
+
+static void test_roles_of_biases(void)
+{
+    FAILS("graph: layer 3: v_proj: k_bias where v_bias is meant",
+          wt_k_bias b = WEIGHT(g, k_bias, 1, 30);
+          push_v_proj_biased(g, p.in, WEIGHT(g, v_proj, 30, HIDDEN), (wt_v_bias){b.id}));
+}
+
 static void test_shapes_of_rope(void)
 {
     FAILS("graph: layer 3: split_q_gate: row width is 48 where 14 is needed",
@@ -65,6 +85,23 @@ static void test_shapes_of_rope(void)
           PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, 1), .scale = 1));
     FAILS("graph: layer 3: rope_angles: a scale that is not above 0",
           PUSH(g, rope_angles, .freqs = graph_rope_freqs(g, 4)));
+}
+
+/* Without gates or norms, or with a norm over all heads, the head's size is only divided by. */
+static void test_shapes_of_plain_rope(void)
+{
+    FAILS("graph: layer 3: rope: row width is 24 where 7 is needed",
+          push_rope_raw_q(g, push_q_proj(g, p.in, WEIGHT(g, q_proj, Q_WIDTH, HIDDEN)), p.table, 7,
+                          4));
+    FAILS("graph: layer 3: rope: row width is 12 where 0 is needed",
+          push_rope_raw_k(g, push_k_proj(g, p.in, WEIGHT(g, k_proj, KV_WIDTH, HIDDEN)), p.table, 0,
+                          4));
+    FAILS("graph: layer 3: q_norm: row width is 24 where 7 is needed",
+          push_q_norm(g, push_q_proj(g, p.in, WEIGHT(g, q_proj, Q_WIDTH, HIDDEN)),
+                      WEIGHT(g, q_norm, 1, 7), 1e-6f));
+    FAILS("graph: layer 3: rope: head_dim is 6 where 12 is needed",
+          buf_q_raw raw = push_q_proj(g, p.in, WEIGHT(g, q_proj, Q_WIDTH, HIDDEN));
+          push_rope_q(g, push_q_norm(g, raw, WEIGHT(g, q_norm, 1, 12), 1e-6f), p.table, 6, 4));
 }
 
 static void push_cache(struct parts *p, uint32_t n_kv_heads, uint32_t head_dim)
@@ -197,6 +234,57 @@ static void test_shapes_of_delta_net(void)
 #undef GATED
 }
 
+static void test_shapes_of_fused_inputs(void)
+{
+#define QKVZ(width, heads, dk_)                                                                    \
+    buf_qkvz_stack x = push_qkvz_proj(g, p.in, WEIGHT(g, qkvz_proj, width, HIDDEN));               \
+    PUSH(g, split_qkvz, .x = x, .n_k_heads = heads, .dk = dk_)
+    FAILS("graph: layer 3: split_qkvz: width of q and k is 12 where 12 is needed", QKVZ(12, 2, 3));
+    FAILS("graph: layer 3: split_qkvz: width of q and k is 0 where 52 is needed", QKVZ(52, 2, 0));
+    FAILS("graph: layer 3: split_qkvz: width of v and z is 38 where 4 is needed", QKVZ(50, 2, 3));
+    FAILS("graph: layer 3: split_qkvz: 4 x 1073741824 is more than a row can have",
+          QKVZ(52, 2, 1u << 30));
+#undef QKVZ
+#define BA(width, heads)                                                                           \
+    buf_ba_stack x = push_ba_proj(g, p.in, WEIGHT(g, ba_proj, width, HIDDEN));                     \
+    PUSH(g, split_ba, .x = x, .n_k_heads = heads)
+    FAILS("graph: layer 3: split_ba: row width is 8 where 6 is needed", BA(8, 3));
+    FAILS("graph: layer 3: split_ba: row width is 8 where 0 is needed", BA(8, 0));
+#undef BA
+}
+
+/* The inputs of a layer with 2 key heads and dk 3, split by others. */
+static void push_split_by(struct parts *p, uint32_t heads, uint32_t dk)
+{
+    struct graph *g = &p->g;
+    buf_qkvz_stack x = push_qkvz_proj(g, p->in, WEIGHT(g, qkvz_proj, 52, HIDDEN));
+    struct qkv_and_z split = PUSH(g, split_qkvz, .x = x, .n_k_heads = heads, .dk = dk);
+    buf_conv_out conv = PUSH(g, conv, .x = split.qkv, .w = WEIGHT(g, conv, 4, CHANNELS),
+                             .state = graph_state_conv(g, 4, CHANNELS));
+    PUSH(g, delta_norm, .x = conv, .n_k_heads = 2, .dk = 3, .eps = 1e-6f);
+}
+
+static void push_gates_by(struct parts *p, uint32_t heads)
+{
+    struct graph *g = &p->g;
+    buf_delta_qkv x = PUSH(g, delta_norm, .x = push_convolved(g, p->in), .n_k_heads = 2, .dk = 3);
+    struct beta_and_alpha split =
+        PUSH(g, split_ba, .x = push_ba_proj(g, p->in, WEIGHT(g, ba_proj, 8, HIDDEN)),
+             .n_k_heads = heads);
+    struct decay_and_beta gates =
+        PUSH(g, decay_beta, .alpha = split.alpha, .beta = split.beta,
+             .neg_a = WEIGHT(g, neg_a, 1, 4), .dt_bias = WEIGHT(g, dt_bias, 1, 4));
+    PUSH(g, delta_net, .x = x, .g = gates.g, .b = gates.b, .state = graph_state_delta(g, 4, 5, 3),
+         .n_k_heads = 2);
+}
+
+static void test_heads_of_fused_inputs(void)
+{
+    FAILS("graph: layer 3: delta_norm: k heads is 2 where 1 is needed", push_split_by(&p, 1, 6));
+    FAILS("graph: layer 3: delta_net: k heads of the gates is 2 where 1 is needed",
+          push_gates_by(&p, 1));
+}
+
 static struct picks push_picks(struct parts *p, uint32_t n_experts, uint32_t k)
 {
     struct graph *g = &p->g;
@@ -241,6 +329,65 @@ static void test_shapes_of_routing(void)
           PUSH(g, gather_rows, .x = p.moe));
 }
 
+/* A sigmoid router of 12 experts: a correction, the picks and the groups. */
+static void push_by_sigmoid(struct parts *p, uint32_t correction, uint32_t k, uint32_t n_groups,
+                            uint32_t top_groups)
+{
+    struct graph *g = &p->g;
+    buf_router_logits scores = push_router_proj(g, p->moe, WEIGHT(g, router_proj, 12, HIDDEN));
+    struct picks picks = PUSH(g, sigmoid_router, .logits = scores,
+                              .correction = WEIGHT(g, router_correction, 1, correction), .k = k,
+                              .n_groups = n_groups, .top_groups = top_groups);
+    PUSH(g, group_picks, .ids = picks.ids, .n_experts = 13);
+}
+
+static void test_shapes_of_groups(void)
+{
+#define NAME "graph: layer 3: sigmoid_router: "
+    FAILS(NAME "experts per token is 13 where 12 is needed", push_by_sigmoid(&p, 12, 13, 1, 1));
+    FAILS(NAME "width of the correction is 11 where 12 is needed",
+          push_by_sigmoid(&p, 11, 2, 1, 1));
+    FAILS(NAME "number of groups is 0 where 12 is needed", push_by_sigmoid(&p, 12, 2, 0, 1));
+    FAILS(NAME "number of groups is 5 where 12 is needed", push_by_sigmoid(&p, 12, 2, 5, 1));
+    FAILS(NAME "experts of a group is 1 where 2 is needed", push_by_sigmoid(&p, 12, 2, 12, 3));
+    FAILS(NAME "chosen groups is 0 where 3 is needed", push_by_sigmoid(&p, 12, 2, 3, 0));
+    FAILS(NAME "chosen groups is 4 where 3 is needed", push_by_sigmoid(&p, 12, 2, 3, 4));
+    FAILS(NAME "experts of the chosen groups is 4 where 5 is needed",
+          push_by_sigmoid(&p, 12, 5, 3, 1));
+    FAILS("graph: layer 3: group_picks: number of experts is 13 where 12 is needed",
+          push_by_sigmoid(&p, 12, 4, 3, 1));
+#undef NAME
+}
+
+struct guess_dims {
+    uint32_t norm, rows, cols, correction, experts, k;
+};
+
+static void push_guesses(struct parts *p, struct guess_dims d)
+{
+    struct graph *g = &p->g;
+    PUSH(g, guess_by_sigmoid, .x = p->x, .norm = WEIGHT(g, moe_norm, 1, d.norm),
+         .router = WEIGHT(g, router_proj, d.rows, d.cols),
+         .correction = WEIGHT(g, router_correction, 1, d.correction),
+         .bank = graph_experts(g, d.experts, 9, HIDDEN), .k = d.k, .n_groups = 1, .top_groups = 1);
+}
+
+static void test_shapes_of_guesses(void)
+{
+#define NAME "graph: layer 3: guess_by_sigmoid: "
+    FAILS(NAME "width of the norm is 15 where 16 is needed",
+          push_guesses(&p, (struct guess_dims){15, 7, 16, 7, 7, 3}));
+    FAILS(NAME "row width is 16 where 15 is needed",
+          push_guesses(&p, (struct guess_dims){16, 7, 15, 7, 7, 3}));
+    FAILS(NAME "number of experts is 7 where 8 is needed",
+          push_guesses(&p, (struct guess_dims){16, 7, 16, 7, 8, 3}));
+    FAILS(NAME "experts per token is 8 where 7 is needed",
+          push_guesses(&p, (struct guess_dims){16, 7, 16, 7, 7, 8}));
+    FAILS(NAME "width of the correction is 6 where 7 is needed",
+          push_guesses(&p, (struct guess_dims){16, 7, 16, 6, 7, 3}));
+#undef NAME
+}
+
 static void push_combined(struct parts *p, uint32_t moe, uint32_t shared, uint32_t gate)
 {
     struct graph *g = &p->g;
@@ -250,8 +397,26 @@ static void push_combined(struct parts *p, uint32_t moe, uint32_t shared, uint32
          .gate = (buf_shared_gate){build_buffer(g, ROLE_shared_gate, gate)});
 }
 
+static void push_ungated(struct parts *p, uint32_t moe, uint32_t shared)
+{
+    struct graph *g = &p->g;
+    PUSH(g, combine_ungated, .residual = p->residual,
+         .moe = (buf_moe_sum){build_buffer(g, ROLE_moe_sum, moe)},
+         .shared = (buf_shared_out){build_buffer(g, ROLE_shared_out, shared)});
+}
+
 static void test_shapes_of_combination(void)
 {
+    FAILS("graph: layer 3: combine_ungated: width of moe is 15 where 16 is needed",
+          push_ungated(&p, 15, 16));
+    FAILS("graph: layer 3: combine_ungated: width of shared is 17 where 16 is needed",
+          push_ungated(&p, 16, 17));
+    FAILS("graph: layer 3: layer_add: width of delta is 17 where 16 is needed",
+          buf_mlp_out out = {build_buffer(g, ROLE_mlp_out, 17)};
+          PUSH(g, layer_add, .residual = p.residual, .delta = as_layer_delta(out)));
+    FAILS("graph: layer 3: swiglu: width of up is 10 where 11 is needed",
+          push_mlp_swiglu(g, (buf_mlp_gate){build_buffer(g, ROLE_mlp_gate, 11)},
+                          (buf_mlp_up){build_buffer(g, ROLE_mlp_up, 10)}));
     FAILS("graph: layer 3: combine: width of moe is 15 where 16 is needed",
           push_combined(&p, 15, 16, 1));
     FAILS("graph: layer 3: combine: width of shared is 17 where 16 is needed",
@@ -337,6 +502,13 @@ static void test_shapes_of_latent_attention(void)
 #define CASES(C)                                                                                   \
     C(shapes_of_the_stream)                                                                        \
     C(shapes_of_projections)                                                                       \
+    C(roles_of_biases)                                                                             \
+    C(heads_of_fused_inputs)                                                                       \
+    C(shapes_of_biases)                                                                            \
+    C(shapes_of_plain_rope)                                                                        \
+    C(shapes_of_fused_inputs)                                                                      \
+    C(shapes_of_groups)                                                                            \
+    C(shapes_of_guesses)                                                                           \
     C(shapes_of_rope)                                                                              \
     C(shapes_of_latent_attention)                                                                  \
     C(shapes_of_attention)                                                                         \
