@@ -126,9 +126,6 @@ enum sluice_status forced_route_open(struct forced_route *route, const char *spe
                                    .n_layers = info->n_expert_layers,
                                    .k = info->n_experts_used};
     if (!spec) return SLUICE_OK;
-    if (info->n_expert_layers != info->n_layers)
-        return fail(err, SLUICE_E_UNSUPPORTED,
-                    "routing can be forced only where every layer has experts");
     struct sluice_route_options options;
     sluice_route_options_default(&options);
     options.n_layers = route->n_layers;

@@ -132,8 +132,9 @@ struct sluice_engine_options {
     /*
      * For studies of routing and caches. route chooses the experts of one token in one layer
      * instead of the router: k distinct ids, ascending; their weights become 1 / k, so the text
-     * means nothing. routed is told what was chosen: ids [n_tokens][k]. layer counts from 0, token
-     * from the opening of the engine. Called on the thread inside sluice_eval(). NULL: off.
+     * means nothing. routed is told what was chosen: ids [n_tokens][k]. layer counts those with
+     * routed experts, from 0, token from the opening of the engine. Called on the thread inside
+     * sluice_eval(). NULL: off.
      */
     void (*route)(void *user, uint32_t layer, uint64_t token, uint32_t k, int32_t *ids);
     void (*routed)(void *user, uint32_t layer, uint32_t n_tokens, uint32_t k, const int32_t *ids);

@@ -141,10 +141,19 @@ static void test_bad_routes(void)
         CHECK(forced_route_open(&route, bad[i], &info, 10, 1, &err) != SLUICE_OK, "%s", bad[i]);
         CHECK(!route.picks && err.message[0]);
     }
+}
+
+/* Layers without experts are not counted. */
+static void test_routes_of_models_with_dense_layers(void)
+{
+    struct sluice_engine_info info = shape(3, 64, 4);
     info.n_expert_layers = 2;
     struct forced_route route;
     struct sluice_error err;
-    CHECK(forced_route_open(&route, "uniform", &info, 10, 1, &err) == SLUICE_E_UNSUPPORTED);
+    REQUIRE(forced_route_open(&route, "uniform", &info, 10, 1, &err) == SLUICE_OK, "%s",
+            err.message);
+    CHECK(route.n_layers == 2);
+    forced_route_close(&route);
 }
 
 static void test_forced_experts_are_used(void)
@@ -223,6 +232,7 @@ static void test_drive(void)
     C(differences_do_not_pass_the_gate)                                                            \
     C(made_up_routes)                                                                              \
     C(bad_routes)                                                                                  \
+    C(routes_of_models_with_dense_layers)                                                          \
     C(forced_experts_are_used)                                                                     \
     C(dram)                                                                                        \
     C(drive)

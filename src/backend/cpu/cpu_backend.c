@@ -113,13 +113,17 @@ static void list_banks(struct cpu_backend *be)
     }
 }
 
-/* The experts op that reads the offsets of a group_picks node tells the bank. */
+/*
+ * The experts op that reads the offsets of a group_picks node tells the bank, of that node and of
+ * the router before it.
+ */
 static void find_banks(struct cpu_backend *be)
 {
     const struct graph *g = be->graph;
-    const struct node *grouped = NULL;
+    const struct node *grouped = NULL, *router = NULL;
     for (uint32_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
+        if (node->op == OP_KIND_router || node->op == OP_KIND_sigmoid_router) router = node;
         if (node->op == OP_KIND_group_picks) grouped = node;
         if (node->op != OP_KIND_experts || !grouped) continue;
         if (BUFFER_DECL(be, grouped->u.group_picks.offsets) !=
@@ -127,6 +131,7 @@ static void find_banks(struct cpu_backend *be)
             continue;
         uint32_t w = WEIGHT_INDEX(node->u.experts.bank);
         be->next_bank[grouped - g->nodes.items] = be->weights[w].bank;
+        if (router) be->next_bank[router - g->nodes.items] = be->weights[w].bank;
     }
 }
 

@@ -48,7 +48,7 @@ struct cpu_backend {
     uint32_t *guess;             /* experts of a guess in the making */
     bool *guessed;               /* per expert: it is in the list; all false between guesses */
     uint8_t *node_mode;          /* per node: enum node_mode */
-    const struct expert_bank **next_bank; /* per group_picks node: the bank its picks go to */
+    const struct expert_bank **next_bank; /* per router and group_picks node: its experts */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
     uint8_t *scratch;      /* per thread, scratch_bytes each */

@@ -13,12 +13,19 @@ static void route_by_hook(const struct task *t, uint32_t layer, uint32_t n, uint
     for (size_t i = 0; i < (size_t)n * k; i++) weights[i] = 1.0f / (float)k;
 }
 
+/* Hooks count the layers that have routed experts. */
+static uint32_t expert_layer(const struct task *t, const struct node *node)
+{
+    const struct expert_bank *bank = t->be->next_bank[node - t->be->graph->nodes.items];
+    return bank ? bank->index : node->layer;
+}
+
 /* Whether a hook chooses; thread 0 asks it. */
 static bool is_hooked(const struct task *t, const struct node *node, uint32_t n, uint32_t k,
                       int32_t *ids, float *weights)
 {
     bool hooked = t->be->options.routing.route != NULL;
-    if (hooked && t->thread == 0) route_by_hook(t, node->layer, n, k, ids, weights);
+    if (hooked && t->thread == 0) route_by_hook(t, expert_layer(t, node), n, k, ids, weights);
     return hooked;
 }
 
@@ -91,7 +98,8 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     int32_t *places = BUF_I32(t, op->places);
     uint32_t k = WIDTH(t, op->ids), n = N_ROWS(t, op->ids) * k;
     const struct cpu_routing *routing = &t->be->options.routing;
-    if (routing->routed) routing->routed(routing->user, node->layer, N_ROWS(t, op->ids), k, ids);
+    if (routing->routed)
+        routing->routed(routing->user, expert_layer(t, node), N_ROWS(t, op->ids), k, ids);
     memset(offsets, 0, (op->n_experts + 1) * sizeof *offsets);
     for (uint32_t i = 0; i < n; i++) offsets[ids[i] + 1]++;
     for (uint32_t e = 0; e < op->n_experts; e++) offsets[e + 1] += offsets[e];
