@@ -23,7 +23,7 @@ struct weight_source {
     enum vector_transform transform;
 };
 
-/* A role whose name is not the common one. */
+/* A role whose name is not the common one, or not only. */
 struct weight_rename {
     enum weight_role role;
     const char *name;
@@ -47,8 +47,8 @@ struct arch {
 
 /* The common name and transform of a role (hf_names.c). */
 const struct weight_source *arch_source(enum weight_role role);
-/* The family's own name of a role, or NULL. */
-const char *arch_rename(const struct arch *arch, enum weight_role role);
+/* The family's nth own name of a role, or NULL. */
+const char *arch_rename(const struct arch *arch, enum weight_role role, uint32_t nth);
 
 /* The family of that model_type, or NULL. */
 const struct arch *arch_find(const char *model_type);

@@ -56,16 +56,25 @@ static bool is_stored(const struct binder *b, const struct weight_decl *decl, co
     }
 }
 
-/* The family's own name, unless only the common one, which newer converters write, is there. */
+/*
+ * The first of the family's own names that is stored; without one the common name, which newer
+ * converters write; if that is not stored either, the first, to be named as missing.
+ */
 static void source_name(const struct binder *b, const struct weight_decl *decl, char *out,
                         size_t cap)
 {
-    const char *common = arch_source(decl->role)->name;
-    const char *own = b->gguf ? NULL : arch_rename(b->arch, decl->role);
-    if (b->gguf) common = gguf_weight_name(b->gguf, decl->role);
+    const char *common = arch_source(decl->role)->name, *own;
+    if (b->gguf) {
+        fill_pattern(b, decl, gguf_weight_name(b->gguf, decl->role), out, cap);
+        return;
+    }
+    for (uint32_t i = 0; (own = arch_rename(b->arch, decl->role, i)) != NULL; i++) {
+        fill_pattern(b, decl, own, out, cap);
+        if (is_stored(b, decl, out)) return;
+    }
     fill_pattern(b, decl, common, out, cap);
-    if (!own || is_stored(b, decl, out)) return;
-    fill_pattern(b, decl, own, out, cap);
+    own = arch_rename(b->arch, decl->role, 0);
+    if (own && !is_stored(b, decl, out)) fill_pattern(b, decl, own, out, cap);
 }
 
 /*

@@ -53,10 +53,10 @@ static const struct weight_source common[WEIGHT_COUNT] = {
     [WEIGHT_lm_head] = {"lm_head", VECTOR_AS_IS},
 };
 
-const char *arch_rename(const struct arch *arch, enum weight_role role)
+const char *arch_rename(const struct arch *arch, enum weight_role role, uint32_t nth)
 {
     for (const struct weight_rename *r = arch->renames; r && r->name; r++)
-        if (r->role == role) return r->name;
+        if (r->role == role && nth-- == 0) return r->name;
     return NULL;
 }
 

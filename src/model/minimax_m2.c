@@ -112,6 +112,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 static const struct weight_rename renames[] = {
     {WEIGHT_router_proj, "layers.#.block_sparse_moe.gate"},
     {WEIGHT_router_correction, "layers.#.block_sparse_moe.e_score_correction_bias"},
+    {WEIGHT_router_correction, "layers.#.mlp.e_score_correction_bias"},
     {WEIGHT_experts, "layers.#.block_sparse_moe"},
     {0},
 };

@@ -311,6 +311,102 @@ CASES = [
      ["config.json", "hidden_act", "cubic"]),
 ]
 
+GLM, MINIMAX = harness.REFERENCES / "glm4_moe-groups", harness.REFERENCES / "minimax_m2"
+MIXTRAL, OLMOE = harness.REFERENCES / "mixtral-window", harness.REFERENCES / "olmoe"
+QWEN_MOE = harness.REFERENCES / "qwen3_moe-dense-tied"
+QWEN_NEXT = harness.REFERENCES / "qwen3_next-dense"
+CORRECTION = "model.layers.2.mlp.gate.e_score_correction_bias"
+
+
+def rotate(dims):
+    """rotary_dim alone, as published."""
+    def change(config):
+        config["rotary_dim"] = dims
+        for fields in (config, config["rope_parameters"]):
+            fields.pop("partial_rotary_factor")
+    return edit_config(change)
+
+
+# The same of the other families.
+FAMILIES = [
+    ("qwen3_moe: a window", QWEN_MOE, set_config("use_sliding_window", True),
+     ["config.json", "use_sliding_window", "true"]),
+    ("qwen3_moe: another activation", QWEN_MOE, set_config("hidden_act", "gelu"),
+     ["config.json", "hidden_act", "gelu"]),
+    ("qwen3_moe: no layer with experts", QWEN_MOE, set_config("mlp_only_layers", [0, 1, 2, 3]),
+     ["config.json", "none of the 4 layers has experts"]),
+    ("qwen3_moe: a step over all layers", QWEN_MOE, set_config("decoder_sparse_step", 5),
+     ["config.json", "none of the 4 layers has experts"]),
+    ("qwen3_moe: a dense layer that is not there", QWEN_MOE, set_config("mlp_only_layers", [4]),
+     ["config.json", "mlp_only_layers", "4"]),
+    ("qwen3_moe: dense layers that are no list", QWEN_MOE, set_config("mlp_only_layers", "all"),
+     ["config.json", "mlp_only_layers", "list"]),
+    ("qwen3_moe: dense layers of no width", QWEN_MOE, drop_config("intermediate_size"),
+     ["config.json", "intermediate_size"]),
+    ("qwen3_moe: biases that are not there", QWEN_MOE, set_config("attention_bias", True),
+     ["self_attn.q_proj.bias", "missing"]),
+    ("qwen3_moe: no number of experts", QWEN_MOE, drop_config("num_local_experts"),
+     ["config.json", "num_experts"]),
+    ("qwen3_next: a layer type that is not known", QWEN_NEXT,
+     set_config("layer_types", ["full_attention", "mamba", "full_attention"]),
+     ["config.json", "layer_types", "mamba"]),
+    ("qwen3_next: heads that do not divide", QWEN_NEXT, set_config("linear_num_key_heads", 4),
+     ["config.json", "2 linear value heads", "4 key heads"]),
+    ("qwen3_next: a fused projection is missing", QWEN_NEXT,
+     cut_tensor("model.layers.1.linear_attn.in_proj_ba.weight"), ["in_proj_ba.weight", "missing"]),
+    ("qwen3_next: a fused projection has other rows", QWEN_NEXT,
+     misshape("model.layers.1.linear_attn.in_proj_qkvz.weight", [80, 96]), ["in_proj_qkvz", "160"]),
+    ("glm4_moe: scores by softmax", GLM, set_config("scoring_func", "softmax"),
+     ["config.json", "scoring_func", "softmax"]),
+    ("glm4_moe: another choice", GLM, set_config("topk_method", "greedy"),
+     ["config.json", "topk_method", "greedy"]),
+    ("glm4_moe: groups that do not divide", GLM, set_config("n_group", 3),
+     ["config.json", "8 experts", "3 equal groups", "n_group"]),
+    ("glm4_moe: groups of one", GLM, set_config("n_group", 8), ["config.json", "n_group"]),
+    ("glm4_moe: groups with too few experts", GLM, set_config("topk_group", 1),
+     ["config.json", "3 experts per token", "1 of 4 groups", "topk_group"]),
+    ("glm4_moe: more groups than there are", GLM, set_config("topk_group", 5),
+     ["config.json", "topk_group"]),
+    ("glm4_moe: no layer with experts", GLM, set_config("first_k_dense_replace", 3),
+     ["config.json", "none of the 3 layers has experts"]),
+    ("glm4_moe: norms that are not there", GLM, set_config("use_qk_norm", True),
+     ["self_attn.q_norm.weight", "missing"]),
+    ("glm4_moe: no correction", GLM, cut_tensor(CORRECTION), [CORRECTION, "missing"]),
+    ("glm4_moe: no shared expert", GLM,
+     cut_tensor("model.layers.2.mlp.shared_experts.up_proj.weight"),
+     ["model.layers.2.mlp.shared_experts.up_proj.weight", "missing"]),
+    ("glm4_moe: more layers than are announced", GLM,
+     edit_config(lambda c: c.update(num_hidden_layers=2, num_nextn_predict_layers=0,
+                                    first_k_dense_replace=1, intermediate_size=16)),
+     ["tensor"]),
+    ("mixtral: a window of nothing", MIXTRAL, set_config("sliding_window", 0),
+     ["config.json", "sliding_window"]),
+    ("mixtral: an expert is missing", MIXTRAL,
+     cut_tensor("model.layers.1.block_sparse_moe.experts.3.w2.weight"),
+     ["model.layers.1.block_sparse_moe.experts.3.w2.weight", "missing"]),
+    ("mixtral: no router", MIXTRAL, cut_tensor("model.layers.0.block_sparse_moe.gate.weight"),
+     ["model.layers.0.block_sparse_moe.gate.weight", "missing"]),
+    ("olmoe: clipped projections", OLMOE, set_config("clip_qkv", 8.0),
+     ["config.json", "clip_qkv", "8"]),
+    ("olmoe: a norm of one head", OLMOE,
+     edit_header(lambda h: h["model.layers.0.self_attn.k_norm.weight"].update(
+         dtype="F32", shape=[30])), ["self_attn.k_norm.weight", "30", "60"]),
+    ("minimax_m2: scores by softmax", MINIMAX, set_config("scoring_func", "softmax"),
+     ["config.json", "scoring_func", "softmax"]),
+    ("minimax_m2: no norms", MINIMAX, set_config("use_qk_norm", False),
+     ["config.json", "use_qk_norm", "false"]),
+    ("minimax_m2: norms of heads", MINIMAX, set_config("qk_norm_type", "per_head"),
+     ["config.json", "qk_norm_type", "per_head"]),
+    ("minimax_m2: no correction", MINIMAX, set_config("use_routing_bias", False),
+     ["config.json", "use_routing_bias", "false"]),
+    ("minimax_m2: a shared expert", MINIMAX, set_config("shared_intermediate_size", 64),
+     ["config.json", "shared_intermediate_size", "64"]),
+    ("minimax_m2: a layer without softmax", MINIMAX, set_config("attn_type_list", [1, 0]),
+     ["config.json", "attn_type_list", "layer 1"]),
+    ("minimax_m2: an odd rotation", MINIMAX, rotate(5), ["config.json", "5 rotated"]),
+    ("minimax_m2: a rotation beyond the head", MINIMAX, rotate(25), ["config.json", "rotary_dim"]),
+]
+
 TOKENIZERS = [
     ("there is no tokenizer.json", remove("tokenizer.json"), ["tokenizer.json"]),
     ("tokenizer.json ends early", truncate("tokenizer.json", 5000), ["tokenizer.json"]),
@@ -357,7 +453,7 @@ def check_message(result, words, complaints):
 
 
 def check_weights(tap, sluice):
-    for name, source, damage, words in CASES:
+    for name, source, damage, words in CASES + FAMILIES:
         with tap.case(name) as complaints, harness.temporary_folder() as folder:
             model = harness.copy_model(source, folder / "model", "reference.safetensors")
             damage(model)

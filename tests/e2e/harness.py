@@ -19,6 +19,7 @@ REFERENCES = ROOT / "tests" / "reference"
 STORYTELLER = ROOT / "models" / "storyteller"
 # Files too large for the repository may lie beside it; tests that need them are skipped otherwise.
 SHARED = ROOT.parent / "shared" / "storyteller"
+SHARED_REFERENCES = ROOT.parent / "shared" / "reference"
 # 0 shortens what takes long, for builds with sanitizers.
 SLOW = os.environ.get("SLUICE_TEST_SLOW", "1") != "0"
 THOROUGH = os.environ.get("SLUICE_TEST_SLOW") == "2"
