@@ -5,6 +5,7 @@
 
 #include "report.h"
 #include "synth.h"
+#include "synth_shape.h"
 
 /* The text models of the published configs; what they leave out has the family's default. */
 static const struct {
@@ -39,20 +40,11 @@ const char *synth_names(void)
     return "qwen3.6-35b-a3b, qwen3.5-397b-a17b";
 }
 
-enum { MAX_LAYERS = 4096 };
-
-struct shape {
-    uint32_t hidden, layers, vocab, heads, kv_heads, head_dim;
-    uint32_t k_heads, v_heads, dk, dv, conv, experts, inter, shared, interval;
-    bool tied;
-};
-
 /* What adding tensors needs to know. */
 struct maker {
     struct synth_model *m;
     const struct synth_options *o;
-    struct shape s;
-    const json_t *layer_types;
+    struct synth_shape s;
     struct sluice_error *err;
 };
 
@@ -99,8 +91,7 @@ static enum sluice_status add_matrix(struct maker *k, const char *base, uint64_t
     uint64_t *dims = n_stack ? shape : shape + 1;
     float deviation = gain / sqrtf((float)cols);
     if (k->o->layout == SYNTH_BF16) {
-        bool fused = strstr(base, ".experts.") != NULL;
-        snprintf(name, sizeof name, fused ? "%s" : "%s.weight", base);
+        snprintf(name, sizeof name, n_stack ? "%s" : "%s.weight", base);
         float range = deviation * sqrtf(3.0f);
         return add(k, name, "BF16", rank, dims, SYNTH_UNIFORM, -range, range);
     }
@@ -127,19 +118,31 @@ static enum sluice_status add_vector(struct maker *k, const char *name, uint64_t
     return add(k, name, "BF16", 1, &n, lo == hi ? SYNTH_CONST : SYNTH_UNIFORM, lo, hi);
 }
 
-/* A norm that changes nothing: one as MLX stores it, zero in the original layout. */
+/* A norm that changes nothing: one, but zero in the original layout of a centred family. */
 static enum sluice_status add_norm(struct maker *k, const char *name, uint64_t n)
 {
-    float one = k->o->layout == SYNTH_MLX ? 1.0f : 0.0f;
+    float one = k->s.family->centred && k->o->layout != SYNTH_MLX ? 0.0f : 1.0f;
     return add_vector(k, name, n, one, one);
+}
+
+static const char *prefix_of(const struct maker *k)
+{
+    return k->o->layout == SYNTH_MLX ? k->s.family->mlx : k->s.family->original;
 }
 
 static const char *in_layer(char out[SYNTH_NAME], const struct maker *k, uint32_t layer,
                             const char *rest)
 {
-    const char *prefix =
-        k->o->layout == SYNTH_MLX ? "language_model.model." : "model.language_model.";
-    snprintf(out, SYNTH_NAME, "%slayers.%u.%s", prefix, layer, rest);
+    snprintf(out, SYNTH_NAME, "%slayers.%u.%s", prefix_of(k), layer, rest);
+    return out;
+}
+
+/* A name in the module that holds router and experts, and perhaps in a module of that. */
+static const char *in_moe(char out[SYNTH_NAME], const struct maker *k, uint32_t layer,
+                          const char *module, const char *rest)
+{
+    snprintf(out, SYNTH_NAME, "%slayers.%u.%s.%s%s%s", prefix_of(k), layer, k->s.family->moe,
+             module, module[0] ? "." : "", rest);
     return out;
 }
 
@@ -149,37 +152,66 @@ static float writer_gain(const struct maker *k)
     return 0.5f / sqrtf((float)k->s.layers);
 }
 
+static enum sluice_status add_biases(struct maker *k, uint32_t l, uint64_t q, uint64_t kv)
+{
+    char name[SYNTH_NAME];
+    if (!k->s.bias) return SLUICE_OK;
+    TRY(add_vector(k, in_layer(name, k, l, "self_attn.q_proj.bias"), q, -0.1f, 0.1f));
+    TRY(add_vector(k, in_layer(name, k, l, "self_attn.k_proj.bias"), kv, -0.1f, 0.1f));
+    TRY(add_vector(k, in_layer(name, k, l, "self_attn.v_proj.bias"), kv, -0.1f, 0.1f));
+    if (!k->s.family->out_bias) return SLUICE_OK;
+    return add_vector(k, in_layer(name, k, l, "self_attn.o_proj.bias"), k->s.hidden, -0.1f, 0.1f);
+}
+
 static enum sluice_status add_attention(struct maker *k, uint32_t l)
 {
-    const struct shape *s = &k->s;
+    const struct synth_shape *s = &k->s;
     char name[SYNTH_NAME];
     uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
+    uint64_t q_rows = s->family->gated ? 2 * q : q;
     uint32_t bits = k->o->bits;
-    TRY(add_matrix(k, in_layer(name, k, l, "self_attn.q_proj"), 0, 2 * q, s->hidden, bits, 1));
+    bool whole = s->family->qk_norm == SYNTH_QK_WHOLE;
+    TRY(add_matrix(k, in_layer(name, k, l, "self_attn.q_proj"), 0, q_rows, s->hidden, bits, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.k_proj"), 0, kv, s->hidden, bits, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.v_proj"), 0, kv, s->hidden, bits, 1));
     TRY(add_matrix(k, in_layer(name, k, l, "self_attn.o_proj"), 0, s->hidden, q, bits,
                    writer_gain(k)));
-    TRY(add_norm(k, in_layer(name, k, l, "self_attn.q_norm.weight"), s->head_dim));
-    return add_norm(k, in_layer(name, k, l, "self_attn.k_norm.weight"), s->head_dim);
+    TRY(add_biases(k, l, q_rows, kv));
+    if (s->family->qk_norm == SYNTH_QK_NONE || !s->qk_norm) return SLUICE_OK;
+    TRY(add_norm(k, in_layer(name, k, l, "self_attn.q_norm.weight"), whole ? q : s->head_dim));
+    return add_norm(k, in_layer(name, k, l, "self_attn.k_norm.weight"), whole ? kv : s->head_dim);
+}
+
+/* What goes into DeltaNet, in two matrices or in four. */
+static enum sluice_status add_delta_inputs(struct maker *k, uint32_t l, uint64_t channels,
+                                           uint64_t values)
+{
+    const struct synth_shape *s = &k->s;
+    char name[SYNTH_NAME];
+    uint64_t heads = s->v_heads, h = s->hidden;
+    uint32_t bits = k->o->bits;
+    if (s->family->fused) {
+        TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_qkvz"), 0, channels + values, h,
+                       bits, 1));
+        return add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_ba"), 0, 2 * heads, h, bits,
+                          1);
+    }
+    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_qkv"), 0, channels, h, bits, 1));
+    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_z"), 0, values, h, bits, 1));
+    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_a"), 0, heads, h, bits, 1));
+    return add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_b"), 0, heads, h, bits, 1);
 }
 
 static enum sluice_status add_delta_net(struct maker *k, uint32_t l)
 {
-    const struct shape *s = &k->s;
+    const struct synth_shape *s = &k->s;
     char name[SYNTH_NAME];
     uint64_t values = (uint64_t)s->v_heads * s->dv;
     uint64_t channels = 2ull * s->k_heads * s->dk + values, heads = s->v_heads;
     uint64_t mlx[3] = {channels, s->conv, 1}, original[3] = {channels, 1, s->conv};
-    uint32_t bits = k->o->bits;
-    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_qkv"), 0, channels, s->hidden, bits,
-                   1));
-    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_z"), 0, values, s->hidden, bits,
-                   1));
-    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_a"), 0, heads, s->hidden, bits, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.in_proj_b"), 0, heads, s->hidden, bits, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.out_proj"), 0, s->hidden, values, bits,
-                   writer_gain(k)));
+    TRY(add_delta_inputs(k, l, channels, values));
+    TRY(add_matrix(k, in_layer(name, k, l, "linear_attn.out_proj"), 0, s->hidden, values,
+                   k->o->bits, writer_gain(k)));
     TRY(add(k, in_layer(name, k, l, "linear_attn.conv1d.weight"), "BF16", 3,
             k->o->layout == SYNTH_MLX ? mlx : original, SYNTH_UNIFORM, -0.5f, 0.5f));
     TRY(add(k, in_layer(name, k, l, "linear_attn.A_log"), "F32", 1, &heads, SYNTH_F32, 0.0f, 2.7f));
@@ -187,121 +219,108 @@ static enum sluice_status add_delta_net(struct maker *k, uint32_t l)
     return add_vector(k, in_layer(name, k, l, "linear_attn.norm.weight"), s->dv, 1.0f, 1.0f);
 }
 
+/* One tensor per matrix of an expert. */
+static enum sluice_status add_single_experts(struct maker *k, uint32_t l)
+{
+    const struct synth_shape *s = &k->s;
+    const char *const *names = s->family->single;
+    char name[SYNTH_NAME], module[64];
+    for (uint32_t e = 0; e < s->experts; e++) {
+        snprintf(module, sizeof module, "experts.%u", e);
+        TRY(add_matrix(k, in_moe(name, k, l, module, names[0]), 0, s->inter, s->hidden, 0, 1));
+        TRY(add_matrix(k, in_moe(name, k, l, module, names[1]), 0, s->inter, s->hidden, 0, 1));
+        TRY(add_matrix(k, in_moe(name, k, l, module, names[2]), 0, s->hidden, s->inter, 0,
+                       writer_gain(k)));
+    }
+    return SLUICE_OK;
+}
+
 static enum sluice_status add_experts(struct maker *k, uint32_t l)
 {
-    const struct shape *s = &k->s;
+    const struct synth_shape *s = &k->s;
     char name[SYNTH_NAME];
-    float down = writer_gain(k);
-    if (k->o->layout == SYNTH_BF16) {
-        TRY(add_matrix(k, in_layer(name, k, l, "mlp.experts.gate_up_proj"), s->experts,
-                       2 * (uint64_t)s->inter, s->hidden, 0, 1));
-        return add_matrix(k, in_layer(name, k, l, "mlp.experts.down_proj"), s->experts, s->hidden,
-                          s->inter, 0, down);
-    }
+    uint64_t n = s->experts, inter = s->inter, h = s->hidden;
     uint32_t bits = k->o->bits;
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.switch_mlp.gate_proj"), s->experts, s->inter,
-                   s->hidden, bits, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.switch_mlp.up_proj"), s->experts, s->inter,
-                   s->hidden, bits, 1));
-    return add_matrix(k, in_layer(name, k, l, "mlp.switch_mlp.down_proj"), s->experts, s->hidden,
-                      s->inter, bits, down);
+    float down = writer_gain(k);
+    if (k->o->layout == SYNTH_BF16 && s->family->single) return add_single_experts(k, l);
+    if (k->o->layout == SYNTH_BF16) {
+        TRY(add_matrix(k, in_moe(name, k, l, "experts", "gate_up_proj"), n, 2 * inter, h, 0, 1));
+        return add_matrix(k, in_moe(name, k, l, "experts", "down_proj"), n, h, inter, 0, down);
+    }
+    TRY(add_matrix(k, in_moe(name, k, l, "switch_mlp", "gate_proj"), n, inter, h, bits, 1));
+    TRY(add_matrix(k, in_moe(name, k, l, "switch_mlp", "up_proj"), n, inter, h, bits, 1));
+    return add_matrix(k, in_moe(name, k, l, "switch_mlp", "down_proj"), n, h, inter, bits, down);
+}
+
+/* Gate, up and down under a module of the layer. */
+static enum sluice_status add_mlp(struct maker *k, uint32_t l, const char *module, uint64_t inter)
+{
+    char name[SYNTH_NAME], base[64];
+    uint64_t h = k->s.hidden;
+    uint32_t bits = k->o->bits;
+    snprintf(base, sizeof base, "%s.gate_proj", module);
+    TRY(add_matrix(k, in_layer(name, k, l, base), 0, inter, h, bits, 1));
+    snprintf(base, sizeof base, "%s.up_proj", module);
+    TRY(add_matrix(k, in_layer(name, k, l, base), 0, inter, h, bits, 1));
+    snprintf(base, sizeof base, "%s.down_proj", module);
+    return add_matrix(k, in_layer(name, k, l, base), 0, h, inter, bits, writer_gain(k));
+}
+
+/* The router, which some families leave unpacked. */
+static enum sluice_status add_router(struct maker *k, uint32_t l)
+{
+    const struct synth_shape *s = &k->s;
+    char name[SYNTH_NAME];
+    uint64_t shape[2] = {s->experts, s->hidden};
+    float range = sqrtf(3.0f / (float)s->hidden);
+    if (s->family->plain_router)
+        TRY(add(k, in_moe(name, k, l, "", "gate.weight"), "BF16", 2, shape, SYNTH_UNIFORM, -range,
+                range));
+    else
+        TRY(add_matrix(k, in_moe(name, k, l, "", "gate"), 0, s->experts, s->hidden, 8, 1));
+    if (!s->family->correction) return SLUICE_OK;
+    return add(k, in_moe(name, k, l, "", s->family->correction), "F32", 1, shape, SYNTH_F32, -0.1f,
+               0.1f);
 }
 
 static enum sluice_status add_moe(struct maker *k, uint32_t l)
 {
-    const struct shape *s = &k->s;
-    char name[SYNTH_NAME];
-    uint32_t bits = k->o->bits;
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.gate"), 0, s->experts, s->hidden, 8, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.shared_expert_gate"), 0, 1, s->hidden, 8, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.shared_expert.gate_proj"), 0, s->shared, s->hidden,
-                   bits, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.shared_expert.up_proj"), 0, s->shared, s->hidden,
-                   bits, 1));
-    TRY(add_matrix(k, in_layer(name, k, l, "mlp.shared_expert.down_proj"), 0, s->hidden, s->shared,
-                   bits, writer_gain(k)));
+    const struct synth_shape *s = &k->s;
+    char name[SYNTH_NAME], module[64];
+    TRY(add_router(k, l));
+    if (s->family->shared_gate)
+        TRY(add_matrix(k, in_moe(name, k, l, "", "shared_expert_gate"), 0, 1, s->hidden, 8, 1));
+    if (s->shared) {
+        snprintf(module, sizeof module, "%s.%s", s->family->moe, s->family->shared);
+        TRY(add_mlp(k, l, module, s->shared));
+    }
     return add_experts(k, l);
 }
 
-static bool is_linear(const struct maker *k, uint32_t l)
+static enum sluice_status add_layer(struct maker *k, uint32_t l)
 {
-    const char *type = json_string_value(json_array_get(k->layer_types, l));
-    return type ? strcmp(type, "linear_attention") == 0 : (l + 1) % k->s.interval != 0;
+    char name[SYNTH_NAME];
+    TRY(add_norm(k, in_layer(name, k, l, "input_layernorm.weight"), k->s.hidden));
+    TRY(synth_is_linear(&k->s, l) ? add_delta_net(k, l) : add_attention(k, l));
+    TRY(add_norm(k, in_layer(name, k, l, "post_attention_layernorm.weight"), k->s.hidden));
+    return synth_is_dense(&k->s, l) ? add_mlp(k, l, "mlp", k->s.dense_inter) : add_moe(k, l);
 }
 
 static enum sluice_status add_all(struct maker *k)
 {
-    const struct shape *s = &k->s;
-    bool mlx = k->o->layout == SYNTH_MLX;
+    const struct synth_shape *s = &k->s;
     char name[SYNTH_NAME];
-    TRY(add_matrix(k,
-                   mlx ? "language_model.model.embed_tokens" : "model.language_model.embed_tokens",
-                   0, s->vocab, s->hidden, k->o->bits, sqrtf((float)s->hidden)));
-    for (uint32_t l = 0; l < s->layers; l++) {
-        TRY(add_norm(k, in_layer(name, k, l, "input_layernorm.weight"), s->hidden));
-        TRY(is_linear(k, l) ? add_delta_net(k, l) : add_attention(k, l));
-        TRY(add_norm(k, in_layer(name, k, l, "post_attention_layernorm.weight"), s->hidden));
-        TRY(add_moe(k, l));
-    }
-    TRY(add_norm(k, mlx ? "language_model.model.norm.weight" : "model.language_model.norm.weight",
-                 s->hidden));
+    snprintf(name, sizeof name, "%sembed_tokens", prefix_of(k));
+    TRY(add_matrix(k, name, 0, s->vocab, s->hidden, k->o->bits, sqrtf((float)s->hidden)));
+    for (uint32_t l = 0; l < s->layers; l++) TRY(add_layer(k, l));
+    snprintf(name, sizeof name, "%snorm.weight", prefix_of(k));
+    TRY(add_norm(k, name, s->hidden));
     if (s->tied) return SLUICE_OK;
-    return add_matrix(k, mlx ? "language_model.lm_head" : "lm_head", 0, s->vocab, s->hidden,
-                      k->o->bits, 1);
+    const char *mlx_head = k->o->layout == SYNTH_MLX ? s->family->mlx_head : NULL;
+    return add_matrix(k, mlx_head ? mlx_head : "lm_head", 0, s->vocab, s->hidden, k->o->bits, 1);
 }
 
 /* The config */
-
-static enum sluice_status need(const struct maker *k, const json_t *text, const char *key,
-                               uint32_t *out)
-{
-    const json_t *value = json_object_get(text, key);
-    json_int_t n = json_integer_value(value);
-    if (!json_is_integer(value) || n < 1 || n > 1 << 24)
-        return fail(k->err, SLUICE_E_FORMAT, "the config needs a positive integer field %s", key);
-    *out = (uint32_t)n;
-    return SLUICE_OK;
-}
-
-static enum sluice_status read_shape(struct maker *k, const json_t *text)
-{
-    struct shape *s = &k->s;
-    const struct {
-        const char *key;
-        uint32_t *to;
-    } fields[] = {
-        {"hidden_size", &s->hidden},
-        {"num_hidden_layers", &s->layers},
-        {"vocab_size", &s->vocab},
-        {"num_attention_heads", &s->heads},
-        {"num_key_value_heads", &s->kv_heads},
-        {"head_dim", &s->head_dim},
-        {"linear_num_key_heads", &s->k_heads},
-        {"linear_num_value_heads", &s->v_heads},
-        {"linear_key_head_dim", &s->dk},
-        {"linear_value_head_dim", &s->dv},
-        {"linear_conv_kernel_dim", &s->conv},
-        {"num_experts", &s->experts},
-        {"moe_intermediate_size", &s->inter},
-        {"shared_expert_intermediate_size", &s->shared},
-    };
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        TRY(need(k, text, fields[i].key, fields[i].to));
-    s->interval = 4;
-    if (json_object_get(text, "full_attention_interval"))
-        TRY(need(k, text, "full_attention_interval", &s->interval));
-    k->layer_types = json_object_get(text, "layer_types");
-    if (s->layers > MAX_LAYERS)
-        return fail(k->err, SLUICE_E_FORMAT, "the config has %u layers, more than %d", s->layers,
-                    MAX_LAYERS);
-    if (json_is_array(k->layer_types) && json_array_size(k->layer_types) != s->layers)
-        return fail(k->err, SLUICE_E_FORMAT, "the config has %u layers and %zu layer_types",
-                    s->layers, json_array_size(k->layer_types));
-    const json_t *tied = json_object_get(k->m->config, "tie_word_embeddings");
-    if (!tied) tied = json_object_get(text, "tie_word_embeddings");
-    s->tied = json_is_true(tied);
-    return SLUICE_OK;
-}
 
 static enum sluice_status load_config(struct maker *k)
 {
@@ -331,6 +350,11 @@ static enum sluice_status cut_layers(struct maker *k, json_t *text)
     return SLUICE_OK;
 }
 
+static json_t *eight_bits(const struct maker *k)
+{
+    return json_pack("{s:i, s:i}", "group_size", (int)k->o->group, "bits", 8);
+}
+
 /* The router and the shared gate keep 8 bits, as published conversions do. */
 static enum sluice_status add_quantization(const struct maker *k)
 {
@@ -339,10 +363,11 @@ static enum sluice_status add_quantization(const struct maker *k)
                           (int)k->o->bits, "mode", "affine");
     char name[SYNTH_NAME];
     for (uint32_t l = 0; q && l < k->s.layers && k->o->bits != 8; l++) {
-        json_object_set_new(q, in_layer(name, k, l, "mlp.gate"),
-                            json_pack("{s:i, s:i}", "group_size", (int)k->o->group, "bits", 8));
-        json_object_set_new(q, in_layer(name, k, l, "mlp.shared_expert_gate"),
-                            json_pack("{s:i, s:i}", "group_size", (int)k->o->group, "bits", 8));
+        if (synth_is_dense(&k->s, l)) continue;
+        if (!k->s.family->plain_router)
+            json_object_set_new(q, in_moe(name, k, l, "", "gate"), eight_bits(k));
+        if (k->s.family->shared_gate)
+            json_object_set_new(q, in_moe(name, k, l, "", "shared_expert_gate"), eight_bits(k));
     }
     if (!q || json_object_set_new(k->m->config, "quantization", q) != 0)
         return fail(k->err, SLUICE_E_NOMEM, "config: %s", "out of memory");
@@ -354,13 +379,8 @@ static enum sluice_status describe(struct maker *k)
     TRY(load_config(k));
     json_t *text = json_object_get(k->m->config, "text_config");
     if (!text) text = k->m->config;
-    const char *type = json_string_value(json_object_get(text, "model_type"));
-    if (!type || strncmp(type, "qwen3_5_moe", 11) != 0)
-        return fail(k->err, SLUICE_E_UNSUPPORTED,
-                    "synthetic checkpoints are of model_type qwen3_5_moe, not %s",
-                    type ? type : "(none)");
     TRY(cut_layers(k, text));
-    TRY(read_shape(k, text));
+    TRY(synth_shape_read(&k->s, k->m->config, text, k->err));
     json_object_del(k->m->config, "quantization");
     json_object_del(k->m->config, "quantization_config");
     TRY(add_quantization(k));
