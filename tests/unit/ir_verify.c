@@ -107,10 +107,10 @@ static void test_messages_of_leftovers(void)
     m.states.n--;
     struct buffer more = {.role = ROLE_hidden, .width = 1, .writer = (uint32_t)BUFFER_UNWRITTEN};
     if (!array_push(&m.buffers, more)) abort();
-    refuse(&m, "graph: %74:hidden is never written");
+    refuse(&m, "graph: %72:hidden is never written");
     m.buffers.n--;
     m.buffers.items[m.buffers.n - 1].lifetime = LIFE_TRANSIENT;
-    refuse(&m, "graph: %73:logits is never read");
+    refuse(&m, "graph: %71:logits is never read");
     m.nodes.n = 0;
     refuse(&m, "graph: it has no ops");
     graph_release(&m);
@@ -122,7 +122,7 @@ static void test_messages_of_rebuilding(void)
     struct graph g;
     struct graph m = changeable(&g);
     m.buffers.items[m.buffers.n - 1].width++;
-    refuse(&m, "graph: logits: %73 was changed");
+    refuse(&m, "graph: logits: %71 was changed");
     m.buffers.items[m.buffers.n - 1].width--;
     struct node *norm = first_of(&m, OP_KIND_rms_norm, 1);
     norm->u.rms_norm.dim--;
