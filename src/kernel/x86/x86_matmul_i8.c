@@ -90,8 +90,9 @@ INLINE void prefetch_meta(const struct rows *rows)
 }
 
 /*
- * Results of eight rows; per_group and bits are constants at every call. Rows lie one after the
- * other, so before a step uses some bytes of each, as many are fetched from further on.
+ * Results of eight rows; bits is a constant at every call, and per_group where it is two. Rows lie
+ * one after the other, so before a step uses some bytes of each, as many are fetched from further
+ * on.
  */
 INLINE __m256 rows_dot(const struct work *k, const struct rows *rows, size_t token,
                        uint32_t per_group, uint32_t bits)
@@ -127,30 +128,24 @@ INLINE __m256 rows_result(const struct work *k, const struct rows *rows, size_t 
     const uint32_t groups = k->w->cols / k->w->group;
     turn_bf16_rows(rows->scales, rows->meta_stride, groups, k->scales);
     turn_bf16_rows(rows->biases, rows->meta_stride, groups, k->biases);
-    switch (k->per_group) {
-    case 1: return rows_dot(k, rows, token, 1, bits);
-    case 2: return rows_dot(k, rows, token, 2, bits);
-    default: return rows_dot(k, rows, token, 4, bits);
-    }
+    /* The usual size is worth a version of its own. */
+    if (k->per_group == 2) return rows_dot(k, rows, token, 2, bits);
+    return rows_dot(k, rows, token, k->per_group, bits);
 }
 
 INLINE void one_token(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
                       uint32_t bits, float *y)
 {
+    const bool few = row1 - row0 < ROWS;
     order_row(k->x->q + token * k->w->cols, k->w->cols, bits, k->ordered);
-    if (row1 - row0 < ROWS) {
-        float results[ROWS];
-        struct rows rows = padded_rows(k, row0, row1 - row0);
-        _mm256_storeu_ps(results, rows_result(k, &rows, token, bits));
-        memcpy(y + row0, results, (row1 - row0) * sizeof *y);
-        return;
-    }
     for (uint32_t r = row0; r < row1; r += ROWS) {
         /* The last rows again rather than fewer: the same bits twice. */
-        r = min_u32(r, row1 - ROWS);
-        struct rows rows = rows_at(k->w, r);
-        prefetch_meta(&rows);
-        _mm256_storeu_ps(y + r, rows_result(k, &rows, token, bits));
+        if (!few) r = min_u32(r, row1 - ROWS);
+        struct rows rows = few ? padded_rows(k, r, row1 - r) : rows_at(k->w, r);
+        if (!few) prefetch_meta(&rows);
+        float results[ROWS];
+        _mm256_storeu_ps(results, rows_result(k, &rows, token, bits));
+        memcpy(y + r, results, (few ? row1 - r : ROWS) * sizeof *y);
     }
 }
 
@@ -198,7 +193,7 @@ INLINE void store_quads(const vi *q, uint32_t vectors, uint32_t bits, uint8_t *o
     }
 }
 
-/* count groups of LANES rows; those constants but the addresses. */
+/* count groups of LANES rows; count and bits are constants. */
 INLINE void unpack_groups(const uint8_t *p, size_t stride, uint32_t count, uint32_t vectors,
                           uint32_t bits, uint8_t *out)
 {
@@ -211,9 +206,9 @@ INLINE void unpack_groups(const uint8_t *p, size_t stride, uint32_t count, uint3
     }
 }
 
-INLINE void unpack_panel(const struct work *k, const struct panel *p, uint32_t vectors,
-                         uint32_t bits)
+INLINE void unpack_panel(const struct work *k, const struct panel *p, uint32_t bits)
 {
+    const uint32_t vectors = p->vectors;
     const uint32_t group_bytes = planes_of(bits) * QUADS * vectors * 4 * LANES;
     const uint32_t step = groups_at_once(bits), groups = p->acts / k->per_group;
     const uint32_t first_group = p->act / k->per_group;
@@ -309,8 +304,8 @@ INLINE void tile(const struct work *k, const struct panel *p, const struct token
         for (uint32_t r = 0; r < vectors; r++) vf_store(y + t * ldy + r * LANES, acc[r][t]);
 }
 
-INLINE void tiles(const struct work *k, const struct panel *p, struct tokens x, uint32_t n,
-                  uint32_t vectors, uint32_t bits, float *y, size_t ldy)
+INLINE void tiles_of(const struct work *k, const struct panel *p, struct tokens x, uint32_t n,
+                     uint32_t vectors, uint32_t bits, float *y, size_t ldy)
 {
 #define TILES(count, pairs)                                                                        \
     for (; n >= (count); n -= (count), y += (count)*ldy) {                                         \
@@ -326,6 +321,36 @@ INLINE void tiles(const struct work *k, const struct panel *p, struct tokens x, 
 #undef TILES
 }
 
+/* Unpacked, weights of some widths are multiplied alike, so they share one version. */
+#define TILES_OF(bits)                                                                             \
+    __attribute__((noinline, unused)) static void tiles_##bits(                                    \
+        const struct work *k, const struct panel *p, struct tokens x, uint32_t n, float *y,        \
+        size_t ldy)                                                                                \
+    {                                                                                              \
+        if (p->vectors == 1)                                                                       \
+            tiles_of(k, p, x, n, 1, bits, y, ldy);                                                 \
+        else                                                                                       \
+            tiles_of(k, p, x, n, TILE_VECTORS, bits, y, ldy);                                      \
+    }
+TILES_OF(4)
+TILES_OF(5)
+TILES_OF(6)
+TILES_OF(8)
+#undef TILES_OF
+
+INLINE void tiles(const struct work *k, const struct panel *p, struct tokens x, uint32_t n,
+                  uint32_t bits, float *y, size_t ldy)
+{
+    if (HAS_DPBUSD || bits <= 4)
+        tiles_4(k, p, x, n, y, ldy);
+    else if (bits == 5)
+        tiles_5(k, p, x, n, y, ldy);
+    else if (bits == 6)
+        tiles_6(k, p, x, n, y, ldy);
+    else
+        tiles_8(k, p, x, n, y, ldy);
+}
+
 /* All columns of `vectors` vectors of rows, panel after panel; y: of the first row and token. */
 INLINE void panels(const struct work *k, uint32_t row, struct tokens x, uint32_t n,
                    uint32_t vectors, uint32_t bits, float *y, size_t ldy)
@@ -337,8 +362,8 @@ INLINE void panels(const struct work *k, uint32_t row, struct tokens x, uint32_t
         at.q += (size_t)a * ACT8_GROUP;
         at.scale += a;
         at.sum += a;
-        unpack_panel(k, &p, vectors, bits);
-        tiles(k, &p, at, n, vectors, bits, y, ldy);
+        unpack_panel(k, &p, bits);
+        tiles(k, &p, at, n, bits, y, ldy);
     }
 }
 
@@ -363,12 +388,11 @@ INLINE void token_block(const struct work *k, uint32_t row0, uint32_t row1, size
 {
     struct tokens x = tokens_at(k, token, n, bits);
     const uint32_t wide = TILE_VECTORS * LANES;
-    uint32_t r = row0;
-    for (; row1 - r >= wide; r += wide) panels(k, r, x, n, TILE_VECTORS, bits, y + r, ldy);
-    for (; r < row1; r += LANES) {
+    for (uint32_t r = row0, vectors; r < row1; r += vectors * LANES) {
+        vectors = row1 - r >= wide ? TILE_VECTORS : 1;
         /* The last rows again rather than fewer: the same bits twice. */
-        r = min_u32(r, row1 - LANES);
-        panels(k, r, x, n, 1, bits, y + r, ldy);
+        r = min_u32(r, row1 - vectors * LANES);
+        panels(k, r, x, n, vectors, bits, y + r, ldy);
     }
 }
 
