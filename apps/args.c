@@ -90,7 +90,7 @@ static bool parse_real(const char *text, double *value)
     char *end;
     *value = strtod(text, &end);
     /* What is finite is finite as a float too. */
-    return *end == '\0' && !isnan(*value) && !(isfinite(*value) && fabs(*value) > FLT_MAX);
+    return *end == '\0' && !isnan(*value) && !(isfinite(*value) && fabs(*value) > (double)FLT_MAX);
 }
 
 static bool count_in_range(uint64_t value, const char *range)
