@@ -51,7 +51,7 @@ USAGE_ERRORS = [
     (("perplexity",), "'--ids' and '--text'"),
     (("perplexity", "--ids", "x", "--window", "1"), "[2, "),
     # Options that other versions have are not silently taken.
-    (("run", "--prompt", "x", "--heat", "1"), "no option '--heat'"),
+    (("run", "--prompt", "x", "--warmth", "1"), "no option '--warmth'"),
     (("run", "--prompt", "x", "--prefetch", "all"), "off|last|router|auto"),
     (("synth", "x", "--verify"), "option '--verify' does not apply to 'synth'"),
     (("run", "--prompt", "x", "--verify", "--no-verify"), "only one of '--verify' and '--no-verify'"),

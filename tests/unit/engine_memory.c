@@ -73,6 +73,7 @@ static void expect_plan(const sluice_engine *engine, uint64_t budget)
 static void test_sessions_take_slots(void)
 {
     enum { MORE = 3 };
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
     uint64_t ram = some_budget();
     struct sluice_engine_options o = small_options(ram);
@@ -109,6 +110,7 @@ static void test_sessions_take_slots(void)
 static void test_sessions_that_do_not_fit(void)
 {
     enum { MOST = 200 };
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
     uint64_t ram = some_budget();
     struct sluice_engine_options o = small_options(ram);
@@ -134,6 +136,7 @@ static void test_sessions_that_do_not_fit(void)
 
 static void test_budget_changes(void)
 {
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
     uint64_t ram = some_budget();
     struct sluice_engine_options o = small_options(ram);
@@ -182,6 +185,7 @@ static void meddle(void *user, size_t done, size_t total)
 /* In the middle of a step slots stay as they are. */
 static void test_callbacks(void)
 {
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
     uint64_t ram = some_budget();
     struct sluice_engine_options o = small_options(ram);
@@ -242,6 +246,7 @@ static struct sluice_stats stats_of(const sluice_engine *engine)
 /* The same tokens again, with slots that a profile filled, read far less; bits are the same. */
 static void test_heat(void)
 {
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
     struct sluice_engine_options o = small_options(some_budget());
     o.policy = SLUICE_POLICY_LFU;

@@ -439,18 +439,6 @@ static struct plan_run plan_of(const char *model, const struct sluice_engine_opt
     return r;
 }
 
-static bool is_instrumented(void)
-{
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-    return true;
-#endif
-#endif
-    return false;
-}
-
 static struct sluice_engine_options plan_options(uint32_t threads)
 {
     struct sluice_engine_options o = run_options(SLUICE_FAST, threads);
@@ -467,12 +455,10 @@ static double budget_in(const char *message)
     return mib;
 }
 
-static const char instrumented[] = "a sanitizer's own memory is in the way";
-
 /* A refusal names a budget that works, and the plan's own figure works too. */
 static void test_smallest_budget(void)
 {
-    if (is_instrumented()) SKIP(instrumented);
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = make_reference(SLUICE_FAST);
     for (uint32_t threads = 1; threads <= 4; threads *= 2) {
         struct sluice_engine_options o = plan_options(threads);
@@ -499,7 +485,7 @@ static void test_smallest_budget(void)
 static void keep_budget(enum sluice_precision precision)
 {
     static const uint32_t more_mib[] = {0, 1, 3, 5, 8, 12, 40};
-    if (is_instrumented()) SKIP(instrumented);
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = make_reference(precision);
     struct sluice_engine_options o = plan_options(2);
     o.precision = precision;
@@ -533,7 +519,7 @@ static void test_budget_is_kept_exact(void)
 /* Slots that were asked for and a budget that has no room for them. */
 static void test_slots_against_budget(void)
 {
-    if (is_instrumented()) SKIP(instrumented);
+    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = make_reference(SLUICE_FAST);
     struct sluice_engine_options o = plan_options(1);
     uint64_t smallest = plan_of(storyteller, &o, &p).smallest;
