@@ -78,8 +78,11 @@ def check_routing(tap, sluice, model, name, banks):
 
 def tests(tap, sluice):
     for family, (banks, _) in FAMILIES.items():
+        if not harness.SLOW and family not in ("qwen3_next", "glm4_moe"):
+            continue
         with harness.temporary_folder() as folder:
-            for layout in ("mlx", "bf16"):
+            # Instrumented, a layout of a family takes most of a minute.
+            for layout in ("mlx", "bf16") if harness.SLOW else ("mlx",):
                 name = f"{family}, {layout}"
                 model = None
                 with tap.case(f"{name}: synth writes it"):
