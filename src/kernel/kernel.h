@@ -69,13 +69,18 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  * matmul_f32[type]   y[t * ldy + r] = sum_k W[r][k] * x[t * ldx + k], r in [row0, row1), t < n; f32
  *                    arithmetic; y is indexed by the absolute row r.
  * matmul_i8[type]    the same with rows t0 .. t0 + n of x; packed types only (NULL for others): for
- *                    each weight group, ascending: part = idot * act scale of its first activation
- *                    group, then part = fma(idot, act scale, part) for its others; acc = fma(part,
- *                    scale, acc); acc = fma(bias, the act sums of the group added in order, acc);
- *                    so all instruction sets agree to the bit. y row 0 is the row of t0.
+ *                    each weight group of an affine type, ascending: part = idot * act scale of
+ *                    its first activation group, then part = fma(idot, act scale, part) for its
+ *                    others; acc = fma(part, scale, acc); acc = fma(bias, the act sums of the group
+ *                    added in order, acc). Other types, for each activation group, ascending:
+ *                    term = idot * (scale * act scale), plus bias * act sum where there is a bias
+ *                    or minimum; acc += term, every operation rounded. Their idot has the integer
+ *                    scales of sub-blocks of 16 values in it; Q2_K, whose minima are of 16 values,
+ *                    adds (sum of min * q) * (min scale * act scale), the sum an exact integer.
+ *                    So all instruction sets agree to the bit. y row 0 is the row of t0.
  * matmul_t_f32[type] y[t * ldy + c] = sum_r W[r][c] * x[t * ldx + r], c in [col0, col1), t < n, r
  *                    ascending; f32 arithmetic
- * dequant_row[type]  y[k] = W[row][k], exact.
+ * dequant_row[type]  y[k] = W[row][k], exact but for the rounding of a sum, or of e4m3 * scale.
  * quantize_act8      one row of k values (a multiple of ACT8_GROUP): scale = max|x| / 127 (0 for a
  *                    zero group), q rounded to nearest even, in -127 .. 127. NaN and infinities
  *                    must reach the result of matmul_i8 as NaN (scale becomes NaN).
@@ -114,7 +119,7 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *
  * Sources: RMSNorm arXiv:1910.07467, SwiGLU arXiv:2002.05202, RoPE arXiv:2104.09864, gated DeltaNet
  * arXiv:2412.06464 as in Hugging Face transformers' modeling_qwen3_next; affine groups as mlx
- * quantize documents them.
+ * quantize documents them; MXFP4 and e4m3 as the OCP specifications do.
  */
 struct kernels {
 #define K(ret, name, params) ret(*name) params;

@@ -1,40 +1,6 @@
 #include "kernel/kernel.h"
 #include "kernel/levels.h"
 
-static const char *const type_names[WTYPE_COUNT] = {
-#define T(name, bits, text) [WTYPE_##name] = text,
-#include "kernel/wtype.def"
-#undef T
-};
-
-static const uint8_t type_bits[WTYPE_COUNT] = {
-#define T(name, bits, text) [WTYPE_##name] = bits,
-#include "kernel/wtype.def"
-#undef T
-};
-
-const char *wtype_name(enum wtype type)
-{
-    return type_names[type];
-}
-
-uint32_t wtype_bits(enum wtype type)
-{
-    return type_bits[type];
-}
-
-struct wmat wmat_rows(const struct wmat *all, uint64_t row0, uint32_t rows)
-{
-    struct wmat w = *all;
-    w.rows = rows;
-    w.data += row0 * ((uint64_t)w.cols * wtype_bits(w.type) / 8);
-    if (wtype_is_packed(w.type)) {
-        w.scales += row0 * (w.cols / w.group) * 2;
-        w.biases += row0 * (w.cols / w.group) * 2;
-    }
-    return w;
-}
-
 void kernels_init(struct kernels *k, uint32_t features)
 {
     kernels_init_ref(k);

@@ -30,15 +30,14 @@ enum sluice_status bind_weights(struct binder *b);
 /* Matrices (bind_matrix.c) */
 
 /*
- * The matrix stored under base (base.weight, or base itself for fused experts), which must have
+ * The matrix stored under base (base.weight, base itself for fused experts, or base_blocks for
+ * MXFP4), which must have
  * n_stack x rows x cols (n_stack 0: no stack dimension). NULL name parts are errors naming them.
  */
 enum sluice_status bind_matrix(struct binder *b, const char *base, uint32_t n_stack, uint32_t rows,
                                uint32_t cols, enum tensor_kind kind, struct wmat *out);
-/* Whether base.weight or base exists. */
+/* Whether one of them exists. */
 bool bind_has_matrix(const struct binder *b, const char *base);
-/* Bytes of a matrix as stored, scales and biases included. */
-uint64_t wmat_bytes(const struct wmat *w);
 
 /* Marks the tensor as used for kind. */
 void bind_claim(struct binder *b, const struct tensor *tensor, enum tensor_kind kind);

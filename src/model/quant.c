@@ -2,37 +2,85 @@
 
 #include <stdio.h>
 
-static enum sluice_status check_mode(const struct json_node *node, struct sluice_error *err)
+static enum sluice_status read_mode(const struct json_node *node, bool *mxfp4,
+                                    struct sluice_error *err)
 {
     const char *mode;
     TRY(json_get_string_or(node, "mode", "affine", &mode, err));
-    if (strcmp(mode, "affine") == 0) return SLUICE_OK;
+    *mxfp4 = strcmp(mode, "mxfp4") == 0;
+    if (*mxfp4 || strcmp(mode, "affine") == 0) return SLUICE_OK;
     return err_set(err, SLUICE_E_UNSUPPORTED,
-                   "%s: field '%s.mode' is '%s'; only 'affine' quantisation is supported",
+                   "%s: field '%s.mode' is '%s'; only 'affine' and 'mxfp4' quantisation are "
+                   "supported",
                    node->file, node->path, mode);
 }
 
-static enum sluice_status read_params(const struct json_node *node, uint32_t bits, uint32_t group,
-                                      struct quant_params *out, struct sluice_error *err)
+static enum sluice_status check_affine(const struct json_node *node, const struct quant_params *p,
+                                       struct sluice_error *err)
 {
     enum wtype type;
-    TRY(check_mode(node, err));
-    TRY(json_get_u32_or(node, "bits", 1, 32, bits, &out->bits, err));
-    TRY(json_get_u32_or(node, "group_size", 1, 1u << 20, group, &out->group, err));
-    if (!quant_wtype(out->bits, &type))
+    if (!quant_wtype(p->bits, &type))
         return err_set(err, SLUICE_E_UNSUPPORTED,
                        "%s: field '%s.bits' is %u; 2, 3, 4, 5, 6 and 8 are supported", node->file,
-                       node->path, out->bits);
-    if (out->group != 32 && out->group != 64 && out->group != 128)
+                       node->path, p->bits);
+    if (p->group != 32 && p->group != 64 && p->group != 128)
         return err_set(err, SLUICE_E_UNSUPPORTED,
                        "%s: field '%s.group_size' is %u; 32, 64 and 128 are supported", node->file,
-                       node->path, out->group);
+                       node->path, p->group);
     return SLUICE_OK;
+}
+
+static enum sluice_status read_params(const struct json_node *node,
+                                      const struct quant_params *defaults, struct quant_params *out,
+                                      struct sluice_error *err)
+{
+    TRY(read_mode(node, &out->mxfp4, err));
+    TRY(json_get_u32_or(node, "bits", 1, 32, out->mxfp4 ? 4 : defaults->bits, &out->bits, err));
+    TRY(json_get_u32_or(node, "group_size", 1, 1u << 20, out->mxfp4 ? 32 : defaults->group,
+                        &out->group, err));
+    if (!out->mxfp4) return check_affine(node, out, err);
+    if (out->bits == 4 && out->group == 32) return SLUICE_OK;
+    return err_set(err, SLUICE_E_UNSUPPORTED,
+                   "%s: field '%s' has mode 'mxfp4' with %u bits in groups of %u; it is 4 bits in "
+                   "groups of 32",
+                   node->file, node->path, out->bits, out->group);
+}
+
+/* Tiles of 128 x 128 with a scale each. */
+static enum sluice_status check_fp8(const struct json_node *node, struct sluice_error *err)
+{
+    const char *format;
+    TRY(json_get_string_or(node, "fmt", "e4m3", &format, err));
+    const json_t *tile = json_object_get(node->object, "weight_block_size");
+    bool tiles = json_array_size(tile) == 2;
+    for (size_t i = 0; i < 2 && tiles; i++) {
+        const json_t *n = json_array_get(tile, i);
+        tiles = json_is_integer(n) && json_integer_value(n) == WTILE;
+    }
+    if (tiles && strcmp(format, "e4m3") == 0) return SLUICE_OK;
+    return err_set(err, SLUICE_E_UNSUPPORTED,
+                   "%s: FP8 weights of this kind are not supported; e4m3 with a "
+                   "'weight_block_size' of [128, 128] is",
+                   node->file);
+}
+
+static enum sluice_status read_method(struct quant *q, const struct json_node *node,
+                                      const char *method, struct sluice_error *err)
+{
+    q->mxfp4 = strcmp(method, "mxfp4") == 0;
+    q->fp8 = strcmp(method, "fp8") == 0;
+    if (q->fp8) return check_fp8(node, err);
+    if (q->mxfp4) return SLUICE_OK;
+    return err_set(err, SLUICE_E_UNSUPPORTED,
+                   "%s: field 'quantization_config.quant_method' is '%s', which is not "
+                   "supported; 'mxfp4', 'fp8' and MLX's affine quantisation are",
+                   q->file, method);
 }
 
 enum sluice_status quant_read(struct quant *q, const struct json_node *config,
                               struct sluice_error *err)
 {
+    static const struct quant_params mlx_defaults = {.bits = 4, .group = 64};
     *q = (struct quant){.file = config->file};
     struct json_node node;
     TRY(json_get_object_or(config, "quantization", &node, err));
@@ -41,17 +89,10 @@ enum sluice_status quant_read(struct quant *q, const struct json_node *config,
         const char *method;
         if (!node.object) return SLUICE_OK;
         TRY(json_get_string_or(&node, "quant_method", "affine", &method, err));
-        if (strcmp(method, "affine") != 0)
-            return err_set(err, SLUICE_E_UNSUPPORTED,
-                           "%s: field 'quantization_config.quant_method' is '%s', which is not "
-                           "supported; MLX's affine quantisation is",
-                           config->file, method);
+        if (strcmp(method, "affine") != 0) return read_method(q, &node, method, err);
     }
-    struct quant_params params;
-    TRY(read_params(&node, 4, 64, &params, err));
+    TRY(read_params(&node, &mlx_defaults, &q->defaults, err));
     q->present = true;
-    q->bits = params.bits;
-    q->group = params.group;
     q->section = node.object;
     return SLUICE_OK;
 }
@@ -95,11 +136,13 @@ static const json_t *find_entry(const struct quant *q, const char *base)
 enum sluice_status quant_lookup(const struct quant *q, const char *base, struct quant_params *out,
                                 struct sluice_error *err)
 {
+    *out = (struct quant_params){.bits = 4, .group = 32, .mxfp4 = true};
+    if (q->mxfp4) return SLUICE_OK;
     if (!q->present)
         return err_set(err, SLUICE_E_MISMATCH,
                        "tensor '%s.weight' is packed, but %s has no field 'quantization'", base,
                        q->file);
-    *out = (struct quant_params){q->bits, q->group};
+    *out = q->defaults;
     const json_t *entry = find_entry(q, base);
     if (!entry || json_is_true(entry)) return SLUICE_OK;
     if (json_is_false(entry))
@@ -110,7 +153,7 @@ enum sluice_status quant_lookup(const struct quant *q, const char *base, struct 
         return err_set(err, SLUICE_E_FORMAT,
                        "%s: field 'quantization.%s' must be an object or a boolean", q->file, base);
     struct json_node node = {.object = entry, .file = q->file, .path = base};
-    return read_params(&node, q->bits, q->group, out, err);
+    return read_params(&node, &q->defaults, out, err);
 }
 
 bool quant_wtype(uint32_t bits, enum wtype *type)

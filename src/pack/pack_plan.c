@@ -89,28 +89,51 @@ static void tensor_entry(const struct tensor *t, struct pack_entry *e)
     set_name(e, t->name);
 }
 
+/* One array of a matrix as a tensor. GGUF's blocks have no place in safetensors. */
+struct array_form {
+    const char *name;
+    enum dtype dtype;
+    uint64_t rows, cols;
+};
+
+static struct array_form plain_form(const struct wmat *w)
+{
+    enum dtype dtype = w->type == WTYPE_F32 ? DTYPE_F32 : DTYPE_BF16;
+    if (w->type == WTYPE_F16) dtype = DTYPE_F16;
+    return (struct array_form){"weight", dtype, w->rows, w->cols};
+}
+
+static struct array_form array_form(const struct wmat *w, uint32_t array)
+{
+    static const char *const names[] = {"weight", "scales", "biases"};
+    enum wkind kind = wtype_kind(w->type);
+    if (kind == WKIND_FLOAT) return plain_form(w);
+    if (kind == WKIND_TILED && array == 0)
+        return (struct array_form){"weight", DTYPE_F8_E4M3, w->rows, w->cols};
+    if (kind == WKIND_TILED)
+        return (struct array_form){"weight_scale_inv", w->f32_scales ? DTYPE_F32 : DTYPE_BF16,
+                                   div_up_u32(w->rows, WTILE), div_up_u32(w->cols, WTILE)};
+    if (array == 0)
+        return (struct array_form){"weight", DTYPE_U32, w->rows,
+                                   wtype_row_bytes(w->type, w->cols) / 4};
+    if (kind == WKIND_SPLIT)
+        return (struct array_form){names[array], DTYPE_U8, w->rows, w->cols / 32};
+    return (struct array_form){names[array], DTYPE_BF16, w->rows, w->cols / w->group};
+}
+
 static void part_entry(const char *module, bool paired, uint32_t expert, uint32_t part,
                        const struct wmat *w, const struct extent *from, struct pack_entry *e)
 {
     const char *const matrices[] = {paired ? "gate_up_proj" : "gate_proj", "up_proj", "down_proj"};
-    static const char *const arrays[] = {"weight", "scales", "biases"};
-    uint32_t array = part % 3;
-    enum dtype dtype = DTYPE_BF16;
-    uint64_t columns = w->cols;
-    if (wtype_is_packed(w->type)) {
-        if (array == 0) dtype = DTYPE_U32;
-        columns = array == 0 ? (uint64_t)w->cols * wtype_bits(w->type) / 32 : w->cols / w->group;
-    } else if (w->type != WTYPE_BF16) {
-        dtype = w->type == WTYPE_F32 ? DTYPE_F32 : DTYPE_F16;
-    }
-    *e = (struct pack_entry){.dtype = dtype,
+    struct array_form form = array_form(w, part % 3);
+    *e = (struct pack_entry){.dtype = form.dtype,
                              .rank = 2,
-                             .shape = {w->rows, columns},
+                             .shape = {form.rows, form.cols},
                              .bytes = from->bytes,
                              .part = part,
                              .from = *from};
     snprintf(e->name, sizeof e->name, "%s.experts.%u.%s.%s", module, expert, matrices[part / 3],
-             arrays[array]);
+             form.name);
 }
 
 static void filling_entry(size_t number, uint64_t bytes, struct pack_entry *e)

@@ -7,11 +7,10 @@ void extents_parts(const struct expert_view *v, struct part_ref parts[EXPERT_PAR
     const struct wmat *mats[3] = {&v->gate, &v->up, &v->down};
     for (uint32_t m = 0; m < 3; m++) {
         const struct wmat *w = mats[m];
-        uint64_t data = (uint64_t)w->rows * w->cols * wtype_bits(w->type) / 8;
-        uint64_t groups = wtype_is_packed(w->type) ? (uint64_t)w->rows * (w->cols / w->group) : 0;
-        parts[3 * m] = (struct part_ref){w->data, data};
-        parts[3 * m + 1] = (struct part_ref){w->scales, 2 * groups};
-        parts[3 * m + 2] = (struct part_ref){w->biases, 2 * groups};
+        struct wmat_bytes bytes = wmat_array_bytes(w);
+        parts[3 * m] = (struct part_ref){w->data, bytes.data};
+        parts[3 * m + 1] = (struct part_ref){w->scales, bytes.scales};
+        parts[3 * m + 2] = (struct part_ref){w->biases, bytes.biases};
     }
 }
 
@@ -120,9 +119,8 @@ struct expert_view extents_view(const struct expert_view *mapped,
     struct wmat *mats[3] = {&v.gate, &v.up, &v.down};
     for (uint32_t m = 0; m < 3; m++) {
         mats[m]->data = slot + windows->part_off[3 * m];
-        if (!wtype_is_packed(mats[m]->type)) continue;
-        mats[m]->scales = slot + windows->part_off[3 * m + 1];
-        mats[m]->biases = slot + windows->part_off[3 * m + 2];
+        if (mats[m]->scales) mats[m]->scales = slot + windows->part_off[3 * m + 1];
+        if (mats[m]->biases) mats[m]->biases = slot + windows->part_off[3 * m + 2];
     }
     return v;
 }

@@ -17,12 +17,12 @@ struct array_ref {
 
 static uint32_t list_arrays(struct wmat *w, struct array_ref out[3])
 {
-    out[0] = (struct array_ref){&w->data, (uint64_t)w->rows * w->cols * wtype_bits(w->type) / 8};
-    if (!wtype_is_packed(w->type)) return 1;
-    uint64_t groups = 2 * (uint64_t)w->rows * (w->cols / w->group);
-    out[1] = (struct array_ref){&w->scales, groups};
-    out[2] = (struct array_ref){&w->biases, groups};
-    return 3;
+    struct wmat_bytes bytes = wmat_array_bytes(w);
+    uint32_t n = 0;
+    out[n++] = (struct array_ref){&w->data, bytes.data};
+    if (bytes.scales) out[n++] = (struct array_ref){&w->scales, bytes.scales};
+    if (bytes.biases) out[n++] = (struct array_ref){&w->biases, bytes.biases};
+    return n;
 }
 
 /* Room for bytes that begin anywhere in a window that begins at a multiple of align. */

@@ -188,17 +188,27 @@ struct case_of_product {
     uint32_t n;
 };
 
+static struct wmat matrix_of(const struct world *world, enum wtype type, uint32_t rows)
+{
+    return (struct wmat){.type = type,
+                         .rows = rows,
+                         .cols = COLS,
+                         .group = 64,
+                         .data = world->memory,
+                         .scales = world->bf16,
+                         .biases = world->bf16};
+}
+
 static void bench_product(const struct world *world, const struct kernels *k, const char *name,
                           struct case_of_product c)
 {
-    size_t row = (size_t)COLS * wtype_bits(c.type) / 8;
-    size_t meta = wtype_is_packed(c.type) ? COLS / 64 * 4ul : 0;
+    size_t row = wtype_row_bytes(c.type, COLS);
     uint32_t rows = c.from_memory ? (uint32_t)(DRAM_BYTES / row) / 16 * 16 : CACHED_ROWS;
     struct products p = {.x = world->x, .act = world->act, .y = world->y, .ldy = rows};
-    p.w = (struct wmat){c.type, rows, COLS, 64, world->memory, world->bf16, world->bf16};
+    p.w = matrix_of(world, c.type, rows);
     struct job job = {c.i8 ? run_matmul_i8 : run_matmul_f32, k, &p, 0, rows, c.n, world->scratch};
     print_result(world->options, name, c.from_memory ? "memory" : "cache", c.n,
-                 measure(&job, world->options->threads), (double)rows * (double)(row + meta),
+                 measure(&job, world->options->threads), (double)wmat_bytes(&p.w),
                  2.0 * rows * COLS * c.n);
 }
 
@@ -208,7 +218,7 @@ static void bench_matmul(const struct world *world, const struct kernels *k, con
     static const uint16_t token_counts[] = {1, 8, 64, 512};
     char name[96];
     snprintf(name, sizeof name, "%s/%s %s", i8 ? "matmul_i8" : "matmul_f32", wtype_name(type), set);
-    if (!wanted(world->options, name)) return;
+    if (!wanted(world->options, name) || (i8 && !k->matmul_i8[type])) return;
     bench_product(world, k, name, (struct case_of_product){type, i8, true, 1});
     for (size_t i = 0; i < COUNT_OF(token_counts); i++)
         bench_product(world, k, name, (struct case_of_product){type, i8, false, token_counts[i]});
@@ -352,7 +362,7 @@ static void print_accuracy(const struct world *world, const struct kernels *k)
 {
     enum { ROWS = 256, TOKENS = 16 };
     for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++) {
-        struct wmat w = {(enum wtype)type, ROWS, COLS, 64, world->memory, world->bf16, world->bf16};
+        struct wmat w = matrix_of(world, (enum wtype)type, ROWS);
         uint8_t *biases = room((size_t)ROWS * COLS / 64 * 2);
         float *exact = room(sizeof(float) * ROWS * TOKENS);
         double error = 0, size = 0;
@@ -398,7 +408,7 @@ void bench_run(const struct bench_options *options, uint64_t seed)
         kernels_init(&k, features);
         for (int type = 0; type < WTYPE_COUNT; type++)
             bench_matmul(&world, &k, levels[i], (enum wtype)type, false);
-        for (int type = WTYPE_Q2; type < WTYPE_COUNT; type++)
+        for (int type = 0; type < WTYPE_COUNT; type++)
             bench_matmul(&world, &k, levels[i], (enum wtype)type, true);
         bench_rows(&world, &k, levels[i]);
     }

@@ -41,10 +41,7 @@ void check_matmul_t_f32(struct check *c, const struct kernels *k, enum wtype typ
         operands_reset(c);
         uint32_t rows = c->round < 20 ? c->round + 1 : 1 + rng_below(&c->rng, MAX_ROWS), group = 0;
         uint32_t cols = c->round < 20 ? 2 * c->round + 1 : 1 + rng_below(&c->rng, 300);
-        if (wtype_is_packed(type)) {
-            group = 32u << rng_below(&c->rng, 3);
-            cols = group * (1 + rng_below(&c->rng, 4));
-        }
+        if (wtype_is_packed(type)) random_columns(c, type, &cols, &group);
         struct transposed p = {.m = random_weights(c, type, rows, cols, group),
                                .ldx = rows + rng_below(&c->rng, 4)};
         float *x = in_f32(c, "x", (TOKENS - 1) * p.ldx + rows);

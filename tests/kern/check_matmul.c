@@ -1,7 +1,7 @@
 /* matmul_f32, matmul_i8, dequant_row, quantize_act8. */
-#include "kerncheck.h"
+#include "formats.h"
 
-enum { TOKENS = 17, MAX_ROWS = 40 };
+enum { TOKENS = 17, MAX_ROWS = 40, BYTE_ROUNDS = 16 };
 static const uint8_t token_counts[] = {1, 2, 3, 5, 8, 17};
 
 struct shape {
@@ -10,16 +10,8 @@ struct shape {
 
 static struct shape shape_of(struct check *c, enum wtype type)
 {
-    static const uint16_t odd_cols[] = {24, 100, 64, 128, 257, 513, 2048};
     struct shape s = {.rows = 1 + rng_below(&c->rng, MAX_ROWS)};
-    if (wtype_is_packed(type)) {
-        static const uint8_t groups_of[] = {1, 2, 3, 4, 5, 8, 9, 16};
-        s.group = 32u << rng_below(&c->rng, 3);
-        s.cols = s.group * groups_of[rng_below(&c->rng, COUNT_OF(groups_of))];
-        if (c->round % 16 == 15) s.cols = 2048;
-    } else {
-        s.cols = c->round < 35 ? c->round + 1 : odd_cols[rng_below(&c->rng, COUNT_OF(odd_cols))];
-    }
+    random_columns(c, type, &s.cols, &s.group);
     return s;
 }
 
@@ -132,28 +124,29 @@ static struct act8 random_act8(struct check *c, uint32_t cols, uint32_t tokens)
     return a;
 }
 
-static double bf16_of(const uint8_t *array, size_t i)
-{
-    return (double)bf16_to_f32((uint16_t)(array[2 * i] | array[2 * i + 1] << 8));
-}
-
-/* The sum of the groups in double, and its bound: four operations a group, then one sum. */
+/*
+ * The sum of the groups in double, and its bound: four operations a group, then one sum. Within a
+ * group sums are exact.
+ */
 static void check_i8_value(const struct product *p, uint32_t r, uint32_t t, float got)
 {
     const struct wmat *w = &p->m.w;
     uint32_t act_groups = w->cols / ACT8_GROUP;
     double sum = 0, magnitude = 0;
     for (uint32_t a = 0; a < act_groups; a++) {
-        size_t g = (size_t)r * (w->cols / w->group) + a * ACT8_GROUP / w->group;
-        int32_t idot = 0;
-        for (uint32_t i = a * ACT8_GROUP; i < (a + 1) * ACT8_GROUP; i++)
-            idot += p->m.ints[(size_t)r * w->cols + i] * p->act.q[(size_t)t * w->cols + i];
-        double product = idot * bf16_of(w->scales, g) * (double)p->act.scale[t * act_groups + a];
-        double bias = bf16_of(w->biases, g) * (double)p->act.sum[t * act_groups + a];
+        const struct format_value *v = p->m.raw + (size_t)r * w->cols + a * ACT8_GROUP;
+        const int8_t *q = p->act.q + (size_t)t * w->cols + a * ACT8_GROUP;
+        double product = 0, bias = 0;
+        for (uint32_t i = 0; i < ACT8_GROUP; i++) {
+            product += v[i].mul * q[i];
+            bias -= v[i].sub * q[i];
+        }
+        product *= (double)p->act.scale[t * act_groups + a];
+        bias *= (double)p->act.scale[t * act_groups + a];
         sum += product + bias;
         magnitude += fabs(product) + fabs(bias);
     }
-    double bound = (act_groups + 4) * 1.01 * EPS * magnitude + act_groups * 0x1p-120;
+    double bound = (act_groups + 5) * 1.01 * EPS * magnitude + act_groups * 0x1p-120;
     expect_near(p->c, "y", t * w->rows + r, got, sum, bound);
 }
 
@@ -205,6 +198,44 @@ void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
     }
 }
 
+/*
+ * Every byte of a block takes every value, beside random other bytes: row r of 256 has permutation
+ * b of all values at byte b. So do the scales of split and tiled types.
+ */
+static void check_all_bytes(struct check *c, const struct kernels *k, enum wtype type)
+{
+    struct wmat w = {
+        .type = type, .rows = 256, .cols = wtype_block_values(type), .f32_scales = true};
+    struct wmat_bytes bytes = wmat_array_bytes(&w);
+    operands_reset(c);
+    uint8_t *data = operand_in("the weights", c, bytes.data, 1);
+    uint8_t *scales = bytes.scales ? operand_in("the scales", c, bytes.scales, 1) : NULL;
+    float *y = out_f32(c, "y", w.cols);
+    size_t step = wtype_row_bytes(type, w.cols);
+    w.data = data;
+    w.scales = scales;
+    for (size_t b = 0; b < step; b++) {
+        uint32_t odd = rng_below(&c->rng, 128) * 2 + 1, add = rng_below(&c->rng, 256);
+        for (uint32_t r = 0; r < 256; r++) data[r * step + b] = (uint8_t)(r * odd + add);
+    }
+    for (uint32_t r = 0; r < 256 && wtype_kind(type) == WKIND_SPLIT; r++) scales[r] = (uint8_t)r;
+    if (wtype_kind(type) == WKIND_TILED) memset(scales, 0x3d, bytes.scales);
+    for (uint32_t r = 0; r < 256; r++) {
+        operands_begin(c);
+        k->dequant_row[type](&w, r, y);
+        operands_end(c);
+        for (uint32_t i = 0; i < w.cols; i++)
+            expect_bits(c, "y", i, y[i], format_f32(type, format_value(&w, r, i)));
+    }
+}
+
+/* Types whose values do not depend on random scales beside them. */
+static bool has_own_scales(enum wtype type)
+{
+    enum wkind kind = wtype_kind(type);
+    return kind == WKIND_BLOCK || kind == WKIND_SPLIT || kind == WKIND_TILED;
+}
+
 void check_dequant_row(struct check *c, const struct kernels *k, enum wtype type)
 {
     for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
@@ -220,6 +251,8 @@ void check_dequant_row(struct check *c, const struct kernels *k, enum wtype type
                 expect_bits(c, "y", i, y[i], m.dense[(size_t)r * s.cols + i]);
         }
     }
+    for (; has_own_scales(type) && c->round < LENGTH_ROUNDS + BYTE_ROUNDS; c->round++)
+        check_all_bytes(c, k, type);
 }
 
 static void check_group(struct check *c, const float *x, const int8_t *q, float scale, float sum)

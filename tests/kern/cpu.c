@@ -83,8 +83,13 @@ static void test_wtypes(void)
 {
     CHECK(strcmp(wtype_name(WTYPE_Q4), "q4") == 0 && wtype_bits(WTYPE_Q4) == 4);
     CHECK(strcmp(wtype_name(WTYPE_BF16), "bf16") == 0 && wtype_bits(WTYPE_BF16) == 16);
-    for (int t = 0; t < WTYPE_COUNT; t++)
-        CHECK(wtype_is_packed((enum wtype)t) == (wtype_bits((enum wtype)t) <= 8), "%d", t);
+    CHECK(wtype_row_bytes(WTYPE_Q3, 96) == 36 && wtype_row_bytes(WTYPE_Q6_K, 512) == 420);
+    for (int t = 0; t < WTYPE_COUNT; t++) {
+        enum wkind kind = wtype_kind((enum wtype)t);
+        bool floats = kind == WKIND_FLOAT || kind == WKIND_TILED;
+        CHECK(wtype_is_packed((enum wtype)t) != floats, "%d", t);
+        CHECK(floats == (wtype_block_values((enum wtype)t) == 1), "%d", t);
+    }
 }
 
 static void test_every_slot_is_filled(void)

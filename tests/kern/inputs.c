@@ -1,4 +1,4 @@
-#include "kerncheck.h"
+#include "formats.h"
 
 void fill_uniform(struct check *c, float *x, size_t n, float lo, float hi)
 {
@@ -46,36 +46,10 @@ uint32_t length_of(struct check *c)
     return sizes[rng_below(&c->rng, COUNT_OF(sizes))];
 }
 
-void write_packed(uint8_t *row, uint32_t i, uint32_t bits, uint32_t value_)
-{
-    for (uint32_t b = 0; b < bits; b++) {
-        size_t at = (size_t)i * bits + b;
-        uint8_t one = (uint8_t)(1u << at % 8);
-        row[at / 8] = (uint8_t)((row[at / 8] & ~one) | (value_ >> b & 1 ? one : 0));
-    }
-}
-
-static uint32_t read_packed(const uint8_t *row, uint32_t i, uint32_t bits)
-{
-    uint32_t v = 0;
-    for (uint32_t b = 0; b < bits; b++) {
-        size_t at = (size_t)i * bits + b;
-        v |= (uint32_t)(row[at / 8] >> at % 8 & 1) << b;
-    }
-    return v;
-}
-
 static void put_bf16(uint8_t *array, size_t i, float f)
 {
     uint16_t h = f32_to_bf16(f);
     memcpy(array + i * 2, &h, sizeof h);
-}
-
-static float get_bf16(const uint8_t *array, size_t i)
-{
-    uint16_t h;
-    memcpy(&h, array + i * 2, sizeof h);
-    return bf16_to_f32(h);
 }
 
 static void *room(void **buffer, size_t bytes)
@@ -89,64 +63,142 @@ static void *room(void **buffer, size_t bytes)
     return *buffer;
 }
 
-static void fill_floats(struct check *c, uint8_t *data, struct weights *m)
+static void put_float(uint8_t *data, size_t i, enum wtype type, float f)
 {
-    enum pattern pattern = (enum pattern)rng_below(&c->rng, PATTERN_COUNT);
-    for (size_t i = 0; i < (size_t)m->w.rows * m->w.cols; i++) {
-        float f = value(c, i, pattern);
-        uint16_t h = m->w.type == WTYPE_F16 ? f32_to_f16(f) : f32_to_bf16(f);
-        if (m->w.type == WTYPE_F32) {
-            memcpy(data + i * 4, &f, 4);
-            m->dense[i] = f;
-        } else {
-            memcpy(data + i * 2, &h, 2);
-            m->dense[i] = m->w.type == WTYPE_F16 ? f16_to_f32(h) : bf16_to_f32(h);
-        }
+    uint16_t h = type == WTYPE_F16 ? f32_to_f16(f) : f32_to_bf16(f);
+    if (type == WTYPE_F32) {
+        memcpy(data + i * 4, &f, 4);
+    } else {
+        memcpy(data + i * 2, &h, 2);
     }
 }
 
-/* Random bits; a third of the matrices holds the largest or the smallest integers only. */
-static void fill_packed(struct check *c, uint8_t *data, size_t bytes, uint8_t *scales,
-                        uint8_t *biases, struct weights *m)
+static void fill_floats(struct check *c, uint8_t *data, const struct wmat *w)
 {
-    uint32_t bits = wtype_bits(m->w.type), groups = m->w.cols / m->w.group;
+    enum pattern pattern = (enum pattern)rng_below(&c->rng, PATTERN_COUNT);
+    for (size_t i = 0; i < (size_t)w->rows * w->cols; i++)
+        put_float(data, i, w->type, value(c, i, pattern));
+}
+
+/* Random bits; a third of the matrices holds the largest or the smallest integers only. */
+static void fill_bits(struct check *c, uint8_t *data, size_t bytes)
+{
     uint32_t mode = rng_below(&c->rng, 6);
     for (size_t i = 0; i < bytes; i++)
         data[i] = mode == 0 ? 0xff : mode == 1 ? 0 : (uint8_t)rng_u64(&c->rng);
-    for (size_t g = 0; g < (size_t)m->w.rows * groups; g++) {
+}
+
+static void fill_affine(struct check *c, uint8_t *scales, uint8_t *biases, const struct wmat *w)
+{
+    size_t n = (size_t)w->rows * (w->cols / w->group);
+    float middle = (float)(1u << (wtype_bits(w->type) - 1));
+    for (size_t g = 0; g < n; g++) {
         float s = rng_float(&c->rng, -0.05f, 0.05f);
         put_bf16(scales, g, s);
-        put_bf16(biases, g, -s * (float)(1u << (bits - 1)) + rng_float(&c->rng, -0.01f, 0.01f));
+        put_bf16(biases, g, -s * middle + rng_float(&c->rng, -0.01f, 0.01f));
     }
-    for (size_t i = 0; i < (size_t)m->w.rows * m->w.cols; i++) {
-        size_t row = i / m->w.cols, g = row * groups + i % m->w.cols / m->w.group;
-        uint32_t q = read_packed(data + row * (m->w.cols * (size_t)bits / 8),
-                                 (uint32_t)(i % m->w.cols), bits);
-        m->ints[i] = (uint8_t)q;
-        m->dense[i] =
-            (float)((double)q * (double)get_bf16(scales, g) + (double)get_bf16(biases, g));
+}
+
+/* Powers of two around 1; in a third of the matrices down to the smallest there is. */
+static uint8_t random_e8m0(struct check *c)
+{
+    return (uint8_t)(c->round % 3 == 2 ? rng_below(&c->rng, 150) : 110 + rng_below(&c->rng, 24));
+}
+
+/* Scales that a quantiser would write; in a third of the matrices large or tiny ones. */
+static void fill_block_scales(struct check *c, uint8_t *data, const struct wmat *w)
+{
+    uint32_t at[2], n = format_halves(w->type, at), step = wtype_block_bytes(w->type);
+    size_t blocks = wmat_array_bytes(w).data / step;
+    for (size_t b = 0; b < blocks; b++) {
+        for (uint32_t i = 0; i < n; i++) {
+            float f = ldexpf(rng_float(&c->rng, -1, 1), c->round % 3 == 2 ? 15 : -4);
+            if (c->round % 6 == 2) f = ldexpf(f, -(int)rng_below(&c->rng, 40));
+            put_float(data + b * step + at[i], 0, WTYPE_F16, f);
+        }
+        if (w->type == WTYPE_MXFP4) data[b * step] = random_e8m0(c);
     }
+}
+
+static void fill_tiles(struct check *c, uint8_t *scales, const struct wmat *w)
+{
+    size_t n = wmat_array_bytes(w).scales / (w->f32_scales ? 4 : 2);
+    for (size_t i = 0; i < n; i++)
+        put_float(scales, i, w->f32_scales ? WTYPE_F32 : WTYPE_BF16,
+                  rng_float(&c->rng, -0.01f, 0.01f));
+}
+
+/* e4m3 with NaN in a few matrices only. */
+static void fill_e4m3(struct check *c, uint8_t *data, size_t bytes)
+{
+    bool nan = rng_below(&c->rng, 8) == 0;
+    fill_bits(c, data, bytes);
+    for (size_t i = 0; i < bytes && !nan; i++)
+        if ((data[i] & 127) == 127) data[i] ^= 1;
+}
+
+static void fill_weights(struct check *c, uint8_t *data, uint8_t *scales, uint8_t *biases,
+                         const struct wmat *w)
+{
+    struct wmat_bytes bytes = wmat_array_bytes(w);
+    switch (wtype_kind(w->type)) {
+    case WKIND_FLOAT: fill_floats(c, data, w); return;
+    case WKIND_TILED:
+        fill_e4m3(c, data, bytes.data);
+        fill_tiles(c, scales, w);
+        return;
+    case WKIND_AFFINE: fill_affine(c, scales, biases, w); break;
+    case WKIND_SPLIT:
+        for (size_t i = 0; i < bytes.scales; i++) scales[i] = random_e8m0(c);
+        break;
+    case WKIND_BLOCK: break;
+    }
+    fill_bits(c, data, bytes.data);
+    if (wtype_kind(w->type) == WKIND_BLOCK) fill_block_scales(c, data, w);
+}
+
+void random_columns(struct check *c, enum wtype type, uint32_t *cols, uint32_t *group)
+{
+    static const uint8_t groups_of[] = {1, 2, 3, 4, 5, 8, 9, 16};
+    static const uint16_t odd_cols[] = {24, 100, 64, 128, 257, 513, 2048};
+    *group = 0;
+    if (!wtype_is_packed(type)) {
+        *cols = c->round < 35 ? c->round + 1 : odd_cols[rng_below(&c->rng, COUNT_OF(odd_cols))];
+    } else if (wtype_block_values(type) == 256) {
+        *cols = 256 * (1 + rng_below(&c->rng, 3));
+    } else {
+        uint32_t unit = 32;
+        if (wtype_kind(type) == WKIND_AFFINE) unit = *group = 32u << rng_below(&c->rng, 3);
+        *cols = unit * groups_of[rng_below(&c->rng, COUNT_OF(groups_of))];
+    }
+    if (wtype_is_packed(type) && c->round % 16 == 15) *cols = 2048;
 }
 
 struct weights random_weights(struct check *c, enum wtype type, uint32_t rows, uint32_t cols,
                               uint32_t group)
 {
-    static void *dense, *ints;
-    struct weights m = {.w = {.type = type, .rows = rows, .cols = cols}};
-    size_t bytes = (size_t)rows * (cols * (size_t)wtype_bits(type) / 8);
-    uint8_t *data = operand_in("the weights", c, bytes, 1);
-    m.w.data = data;
-    m.dense = room(&dense, (size_t)rows * cols * sizeof *m.dense);
-    m.ints = room(&ints, (size_t)rows * cols);
-    if (!wtype_is_packed(type)) {
-        fill_floats(c, data, &m);
-        return m;
+    static void *dense, *raw;
+    struct weights m = {.w = {.type = type, .rows = rows, .cols = cols, .group = group}};
+    struct wmat *w = &m.w;
+    if (wtype_kind(type) == WKIND_TILED) {
+        w->tile_row = rng_below(&c->rng, WTILE);
+        w->f32_scales = rng_below(&c->rng, 2);
     }
-    m.w.group = group;
-    uint8_t *scales = operand_in("the scales", c, (size_t)rows * (cols / group) * 2, 1);
-    uint8_t *biases = operand_in("the biases", c, (size_t)rows * (cols / group) * 2, 1);
-    m.w.scales = scales;
-    m.w.biases = biases;
-    fill_packed(c, data, bytes, scales, biases, &m);
+    struct wmat_bytes bytes = wmat_array_bytes(w);
+    uint8_t *data = operand_in("the weights", c, bytes.data, 1);
+    uint8_t *scales = bytes.scales ? operand_in("the scales", c, bytes.scales, 1) : NULL;
+    uint8_t *biases = bytes.biases ? operand_in("the biases", c, bytes.biases, 1) : NULL;
+    w->data = data;
+    w->scales = scales;
+    w->biases = biases;
+    fill_weights(c, data, scales, biases, w);
+    m.dense = room(&dense, (size_t)rows * cols * sizeof *m.dense);
+    m.raw = room(&raw, (size_t)rows * cols * sizeof *m.raw);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t i = 0; i < cols; i++) {
+            size_t at = (size_t)r * cols + i;
+            m.raw[at] = format_value(w, r, i);
+            m.dense[at] = format_f32(type, m.raw[at]);
+        }
     return m;
 }

@@ -75,15 +75,16 @@ float gaussian(struct rng *rng);
 uint32_t length_of(struct check *c);
 enum { LENGTH_ROUNDS = 60 };
 
-/* A matrix with its values as the format defines them, computed bit by bit. */
+/* A matrix with its values as the format defines them (formats.h), one by one. */
 struct weights {
     struct wmat w;
-    float *dense;  /* [rows][cols], owned by inputs.c until the next call */
-    uint8_t *ints; /* the same, packed types */
+    float *dense;             /* [rows][cols], owned by inputs.c until the next call */
+    struct format_value *raw; /* the same */
 };
+/* Columns and group that a matrix of the type may have. */
+void random_columns(struct check *c, enum wtype type, uint32_t *cols, uint32_t *group);
 struct weights random_weights(struct check *c, enum wtype type, uint32_t rows, uint32_t cols,
                               uint32_t group);
-void write_packed(uint8_t *row, uint32_t i, uint32_t bits, uint32_t value);
 
 /* compare.c */
 /* |got - want| <= bound; a NaN for a NaN; infinity is right beyond f32. */

@@ -6,13 +6,12 @@
 
 static bool same_matrix(const struct wmat *a, const struct wmat *b)
 {
-    size_t values = (size_t)a->rows * a->cols, row = (size_t)a->cols * wtype_bits(a->type) / 8;
+    struct wmat_bytes bytes = wmat_array_bytes(a);
     if (a->type != b->type || a->rows != b->rows || a->cols != b->cols || a->group != b->group)
         return false;
-    if (memcmp(a->data, b->data, a->rows * row) != 0) return false;
-    if (!wtype_is_packed(a->type)) return true;
-    size_t halves = values / a->group * 2;
-    return memcmp(a->scales, b->scales, halves) == 0 && memcmp(a->biases, b->biases, halves) == 0;
+    if (memcmp(a->data, b->data, bytes.data) != 0) return false;
+    if (bytes.scales && memcmp(a->scales, b->scales, bytes.scales) != 0) return false;
+    return bytes.biases == 0 || memcmp(a->biases, b->biases, bytes.biases) == 0;
 }
 
 static void check_same_experts(const struct opened *a, const struct opened *b)
@@ -188,12 +187,10 @@ static void test_packed_tensors_that_do_not_fit(void)
                    "'quantization'",
                    "", (void)0);
     PACKED_REFUSED(UNSUPPORTED,
-                   "model.safetensors: tensor '" O_PROJ
-                   ".scales' has type F16; scales and biases must be BF16",
+                   "model.safetensors: tensor '" O_PROJ ".scales' has type F16; it must be BF16",
                    quantization, tiny_reshape(t, O_PROJ ".scales", "F16", 2, 32, 1, 0));
     PACKED_REFUSED(UNSUPPORTED,
-                   "model.safetensors: tensor '" O_PROJ
-                   ".biases' has type F32; scales and biases must be BF16",
+                   "model.safetensors: tensor '" O_PROJ ".biases' has type F32; it must be BF16",
                    quantization, tiny_reshape(t, O_PROJ ".biases", "F32", 4, 32, 1, 0));
     PACKED_REFUSED(NOT_FOUND,
                    "tensor '" O_PROJ ".scales' is missing: '" O_PROJ ".weight' is packed and needs "
@@ -221,8 +218,8 @@ static void test_tensors_of_other_types(void)
 {
     REFUSED(
         UNSUPPORTED,
-        "model.safetensors: tensor 'lm_head.weight' has type I8; F32, F16, BF16 and MLX's packed "
-        "U32 are supported",
+        "model.safetensors: tensor 'lm_head.weight' has type I8; F32, F16, BF16, F8_E4M3, MLX's "
+        "packed U32, MXFP4 and GGUF's blocks are supported",
         TINY_SEPARATE, tiny_reshape(t, "lm_head.weight", "I8", 1, 40, 32, 0));
     REFUSED(UNSUPPORTED,
             "model.safetensors: tensor 'model.norm.weight' has type I32; F32, F16 and BF16 are "
@@ -398,7 +395,13 @@ static void test_prefixes(void)
 static void test_rows_of_a_matrix(void)
 {
     uint8_t data[480], scales[64], biases[64];
-    struct wmat all = {WTYPE_Q3, 10, 128, 64, data, scales, biases};
+    struct wmat all = {.type = WTYPE_Q3,
+                       .rows = 10,
+                       .cols = 128,
+                       .group = 64,
+                       .data = data,
+                       .scales = scales,
+                       .biases = biases};
     struct wmat part = wmat_rows(&all, 4, 5);
     CHECK(part.rows == 5 && part.cols == 128 && part.group == 64);
     CHECK(part.data == data + 4 * 48 && part.scales == scales + 16 && part.biases == biases + 16);

@@ -220,14 +220,14 @@ static void test_quantisation_that_does_not_fit(void)
         UNSUPPORTED,
         "config.json: field 'quantization.group_size' is 16; 32, 64 and 128 are supported",
         "\"quantization\": {\"bits\": 4, \"group_size\": 16}", (void)0);
-    PACKED_REFUSED(
-        UNSUPPORTED,
-        "config.json: field 'quantization.mode' is 'mxfp4'; only 'affine' quantisation is "
-        "supported",
-        "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"mode\": \"mxfp4\"}", (void)0);
+    PACKED_REFUSED(UNSUPPORTED,
+                   "config.json: field 'quantization.mode' is 'nvfp4'; only 'affine' and 'mxfp4' "
+                   "quantisation are supported",
+                   "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"mode\": \"nvfp4\"}",
+                   (void)0);
     PACKED_REFUSED(UNSUPPORTED,
                    "config.json: field 'quantization_config.quant_method' is 'gptq', which is not "
-                   "supported; MLX's affine quantisation is",
+                   "supported; 'mxfp4', 'fp8' and MLX's affine quantisation are",
                    "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}", (void)0);
 }
 

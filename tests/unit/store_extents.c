@@ -33,7 +33,7 @@ static struct expert_view random_view(struct rng *rng)
                            .cols = 64 * groups,
                            .group = 64};
         w->data = random_place(rng, end);
-        end = w->data + (uint64_t)w->rows * w->cols * wtype_bits(w->type) / 8;
+        end = w->data + wmat_array_bytes(w).data;
         if (w->type == WTYPE_BF16) continue;
         w->scales = random_place(rng, end);
         w->biases = random_place(rng, w->scales + 2ull * w->rows * groups);

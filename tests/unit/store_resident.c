@@ -7,7 +7,7 @@
 
 static struct sluice_error err;
 
-enum { MATRICES = 7 };
+enum { MATRICES = 10 };
 
 /* Matrices of all kinds: one of several pieces, some of a few bytes, the last at the files' ends.
  */
@@ -26,12 +26,12 @@ struct part {
 
 static uint32_t parts_of(struct wmat *w, struct part out[3])
 {
-    out[0] = (struct part){&w->data, (uint64_t)w->rows * w->cols * wtype_bits(w->type) / 8};
-    if (!wtype_is_packed(w->type)) return 1;
-    uint64_t bytes = (uint64_t)w->rows * (w->cols / w->group) * 2;
-    out[1] = (struct part){&w->scales, bytes};
-    out[2] = (struct part){&w->biases, bytes};
-    return 3;
+    struct wmat_bytes bytes = wmat_array_bytes(w);
+    uint32_t n = 0;
+    out[n++] = (struct part){&w->data, bytes.data};
+    if (bytes.scales) out[n++] = (struct part){&w->scales, bytes.scales};
+    if (bytes.biases) out[n++] = (struct part){&w->biases, bytes.biases};
+    return n;
 }
 
 static bool dense_make(struct dense *d, uint64_t seed)
@@ -44,6 +44,9 @@ static bool dense_make(struct dense *d, uint64_t seed)
         {.type = WTYPE_Q8, .rows = 1024, .cols = 4096, .group = 32},
         {.type = WTYPE_F16, .rows = 3, .cols = 7},
         {.type = WTYPE_Q6, .rows = 17, .cols = 64, .group = 64},
+        {.type = WTYPE_Q6_K, .rows = 11, .cols = 512},
+        {.type = WTYPE_MXFP4_SPLIT, .rows = 9, .cols = 96},
+        {.type = WTYPE_F8_E4M3, .rows = 200, .cols = 300, .f32_scales = true},
     };
     struct rng rng = {seed};
     size_t cursor[2] = {rng_below(&rng, 6000), 1};

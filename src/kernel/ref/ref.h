@@ -19,10 +19,28 @@ void ref_init_latent(struct kernels *k);
 void ref_softmax_update(float *scores, uint32_t count, uint32_t width, struct softmax_state *st,
                         float *acc);
 
-/* W[row][0 .. cols) as f32: exact for every type but the one rounding of q * scale + bias. */
+/* W[row][0 .. cols) as f32: exact for every type but the one rounding of a sum. */
 void ref_dequant_row(const struct wmat *w, uint32_t row, float *y);
-/* The integers of a packed row, one byte each. */
+
+/* The integers of a row of an affine type, one byte each. */
 void ref_unpack_row(const struct wmat *w, uint32_t row, uint8_t *q);
+
+/*
+ * A row of another packed type under one activation group: value i is scale * q[i] + bias, or for
+ * Q2_K scale * q[i] + min_scale * min[i / 16]. Integers have the integer scales of their sub-blocks
+ * in them; bias is 0 for types without one. Products of scale and q are exact in f32.
+ */
+struct ref_group {
+    int16_t q[ACT8_GROUP];
+    float scale, bias;
+    int16_t min[2];
+    float min_scale;
+};
+void ref_unpack_group(const struct wmat *w, uint32_t row, uint32_t a, struct ref_group *g);
+void ref_dequant_blocks(const struct wmat *w, uint32_t row, float *y);
+/* matmul_i8's order of operations for these types, on a row's groups: kernel.h has it. */
+float ref_row_dot_i8(enum wtype type, const struct ref_group *groups, const struct act8 *x,
+                     size_t t);
 
 /* bf16 element i of an array at any address. */
 float ref_bf16_at(const uint8_t *array, size_t i);

@@ -69,13 +69,26 @@ static float row_dot_i8(const struct wmat *w, uint32_t row, const uint8_t *q, co
     return acc;
 }
 
-static void matmul_i8(const struct wmat *w, uint32_t row0, uint32_t row1, const struct act8 *x,
-                      uint32_t t0, uint32_t n, float *y, size_t ldy, void *scratch)
+static void matmul_i8_affine(const struct wmat *w, uint32_t row0, uint32_t row1,
+                             const struct act8 *x, uint32_t t0, uint32_t n, float *y, size_t ldy,
+                             void *scratch)
 {
     uint8_t *q = scratch;
     for (uint32_t r = row0; r < row1; r++) {
         ref_unpack_row(w, r, q);
         for (uint32_t t = 0; t < n; t++) y[t * ldy + r] = row_dot_i8(w, r, q, x, (size_t)t0 + t);
+    }
+}
+
+static void matmul_i8_blocks(const struct wmat *w, uint32_t row0, uint32_t row1,
+                             const struct act8 *x, uint32_t t0, uint32_t n, float *y, size_t ldy,
+                             void *scratch)
+{
+    struct ref_group *groups = aligned_scratch(scratch);
+    for (uint32_t r = row0; r < row1; r++) {
+        for (uint32_t a = 0; a < w->cols / ACT8_GROUP; a++) ref_unpack_group(w, r, a, &groups[a]);
+        for (uint32_t t = 0; t < n; t++)
+            y[t * ldy + r] = ref_row_dot_i8(w->type, groups, x, (size_t)t0 + t);
     }
 }
 
@@ -114,7 +127,9 @@ void ref_init_matmul(struct kernels *k)
     for (int type = 0; type < WTYPE_COUNT; type++) {
         k->matmul_f32[type] = matmul_f32;
         k->matmul_t_f32[type] = matmul_t_f32;
-        k->matmul_i8[type] = wtype_is_packed((enum wtype)type) ? matmul_i8 : NULL;
+        bool affine = wtype_kind((enum wtype)type) == WKIND_AFFINE;
+        k->matmul_i8[type] = affine ? matmul_i8_affine : matmul_i8_blocks;
+        if (!wtype_is_packed((enum wtype)type)) k->matmul_i8[type] = NULL;
         k->dequant_row[type] = ref_dequant_row;
     }
     k->quantize_act8 = quantize_act8;

@@ -1,6 +1,8 @@
-/* Weight matrices as they lie in files: bit streams and 16-bit floats at any byte address. */
+/* Weight matrices as they lie in files: bit streams and small floats at any byte address. */
+#include <math.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/fp16.h"
 #include "kernel/ref/ref.h"
 
@@ -18,7 +20,7 @@ float ref_bf16_at(const uint8_t *array, size_t i)
 
 static const uint8_t *row_at(const struct wmat *w, uint32_t row)
 {
-    return w->data + (size_t)row * (w->cols * (size_t)wtype_bits(w->type) / 8);
+    return w->data + row * wtype_row_bytes(w->type, w->cols);
 }
 
 /* Value i is bits [i * bits, (i + 1) * bits) of the row read as one little-endian number. */
@@ -44,7 +46,7 @@ void ref_unpack_row(const struct wmat *w, uint32_t row, uint8_t *q)
     }
 }
 
-static void dequant_packed(const struct wmat *w, uint32_t row, float *y)
+static void dequant_affine(const struct wmat *w, uint32_t row, float *y)
 {
     const uint8_t *stream = row_at(w, row);
     uint32_t bits = wtype_bits(w->type);
@@ -57,10 +59,35 @@ static void dequant_packed(const struct wmat *w, uint32_t row, float *y)
     }
 }
 
+/* e4m3 without infinities (OCP 8-bit floating point): bias 7, all ones NaN. */
+static float e4m3_to_f32(uint8_t v)
+{
+    uint32_t exponent = v >> 3 & 15, fraction = v & 7;
+    float magnitude =
+        exponent ? ldexpf((float)(8 + fraction), (int)exponent - 10) : ldexpf((float)fraction, -9);
+    if (exponent == 15 && fraction == 7) magnitude = NAN;
+    return v & 128 ? -magnitude : magnitude;
+}
+
+static float tile_scale(const struct wmat *w, uint32_t row, uint32_t col)
+{
+    size_t across = div_up_u32(w->cols, WTILE);
+    size_t at = (w->tile_row + row) / WTILE * across + col / WTILE;
+    float scale;
+    if (!w->f32_scales) return ref_bf16_at(w->scales, at);
+    memcpy(&scale, w->scales + at * sizeof scale, sizeof scale);
+    return scale;
+}
+
+static void dequant_tiled(const struct wmat *w, uint32_t row, const uint8_t *data, float *y)
+{
+    for (uint32_t i = 0; i < w->cols; i++) y[i] = e4m3_to_f32(data[i]) * tile_scale(w, row, i);
+}
+
 void ref_dequant_row(const struct wmat *w, uint32_t row, float *y)
 {
     const uint8_t *data = row_at(w, row);
-    switch (w->type) {
+    switch ((int)w->type) {
     case WTYPE_F32: memcpy(y, data, (size_t)w->cols * sizeof *y); break;
     case WTYPE_F16:
         for (uint32_t i = 0; i < w->cols; i++) y[i] = f16_to_f32(load_u16(data, i));
@@ -68,6 +95,12 @@ void ref_dequant_row(const struct wmat *w, uint32_t row, float *y)
     case WTYPE_BF16:
         for (uint32_t i = 0; i < w->cols; i++) y[i] = ref_bf16_at(data, i);
         break;
-    default: dequant_packed(w, row, y);
+    case WTYPE_F8_E4M3: dequant_tiled(w, row, data, y); break;
+    default:
+        if (wtype_kind(w->type) == WKIND_AFFINE) {
+            dequant_affine(w, row, y);
+        } else {
+            ref_dequant_blocks(w, row, y);
+        }
     }
 }
