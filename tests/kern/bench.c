@@ -150,10 +150,20 @@ struct world {
     const struct bench_options *options;
     uint8_t *memory; /* DRAM_BYTES of random bits */
     uint8_t *bf16;   /* as many scales as any matrix has */
+    uint8_t *e8m0;   /* the same of MXFP4 */
     float *x, *y;
     struct act8 act;
     void *scratch;
 };
+
+static void fill_memory(uint8_t *memory, struct rng *rng)
+{
+    for (size_t i = 0; i < DRAM_BYTES; i += 8) {
+        /* No bf16 and no f32 of these is denormal, infinite or NaN. */
+        uint64_t bits = (rng_u64(rng) & 0xbfffbfffbfffbfff) | 0x2000200020002000;
+        memcpy(memory + i, &bits, sizeof bits);
+    }
+}
 
 static struct world make_world(const struct bench_options *o, uint64_t seed)
 {
@@ -163,15 +173,13 @@ static struct world make_world(const struct bench_options *o, uint64_t seed)
     size_t n = (size_t)MAX_TOKENS * COLS, scales = (size_t)DRAM_BYTES / 8;
     w.memory = room(DRAM_BYTES);
     w.bf16 = room(scales);
+    w.e8m0 = room(scales);
+    memset(w.e8m0, 121, scales);
     w.x = room(n * sizeof(float));
     w.y = room(((size_t)DRAM_BYTES / 512 + (size_t)MAX_TOKENS * CACHED_ROWS) * sizeof(float));
     w.act = (struct act8){COLS, room(n), room(n / 8), room(n / 8)};
     w.scratch = room(MAX_THREADS * matmul_scratch_bytes(COLS));
-    for (size_t i = 0; i < DRAM_BYTES; i += 8) {
-        /* No bf16 and no f32 of these is denormal, infinite or NaN. */
-        uint64_t bits = (rng_u64(&rng) & 0xbfffbfffbfffbfff) | 0x2000200020002000;
-        memcpy(w.memory + i, &bits, sizeof bits);
-    }
+    fill_memory(w.memory, &rng);
     for (size_t i = 0; i < scales / 2; i++) {
         uint16_t h = f32_to_bf16(rng_float(&rng, -0.01f, 0.01f));
         memcpy(w.bf16 + 2 * i, &h, sizeof h);
@@ -188,6 +196,13 @@ struct case_of_product {
     uint32_t n;
 };
 
+/* MXFP4's scales are bytes in between: powers of two near 1, as no random byte is. */
+static void set_block_scales(const struct world *world, enum wtype type)
+{
+    for (size_t i = 0; type == WTYPE_MXFP4 && i < DRAM_BYTES; i += wtype_block_bytes(type))
+        world->memory[i] = (uint8_t)(118 + i % 8);
+}
+
 static struct wmat matrix_of(const struct world *world, enum wtype type, uint32_t rows)
 {
     return (struct wmat){.type = type,
@@ -195,7 +210,7 @@ static struct wmat matrix_of(const struct world *world, enum wtype type, uint32_
                          .cols = COLS,
                          .group = 64,
                          .data = world->memory,
-                         .scales = world->bf16,
+                         .scales = type == WTYPE_MXFP4_SPLIT ? world->e8m0 : world->bf16,
                          .biases = world->bf16};
 }
 
@@ -206,6 +221,7 @@ static void bench_product(const struct world *world, const struct kernels *k, co
     uint32_t rows = c.from_memory ? (uint32_t)(DRAM_BYTES / row) / 16 * 16 : CACHED_ROWS;
     struct products p = {.x = world->x, .act = world->act, .y = world->y, .ldy = rows};
     p.w = matrix_of(world, c.type, rows);
+    set_block_scales(world, c.type);
     struct job job = {c.i8 ? run_matmul_i8 : run_matmul_f32, k, &p, 0, rows, c.n, world->scratch};
     print_result(world->options, name, c.from_memory ? "memory" : "cache", c.n,
                  measure(&job, world->options->threads), (double)wmat_bytes(&p.w),

@@ -268,6 +268,7 @@ int main(int argc, char **argv)
     }
     if (o.self_test) {
         check_broken(&o, &ref, broken_matmul, broken_matmul_count);
+        check_broken(&o, &ref, broken_blocks, broken_blocks_count);
         check_broken(&o, &ref, broken_rows, broken_rows_count);
         check_broken(&o, &ref, broken_state, broken_state_count);
         check_broken(&o, &ref, broken_latent, broken_latent_count);

@@ -124,8 +124,10 @@ struct broken {
     any_kernel kernel;
     enum wtype type;
 };
-extern const struct broken broken_latent[], broken_matmul[], broken_rows[], broken_state[];
-extern const size_t broken_latent_count, broken_matmul_count, broken_rows_count, broken_state_count;
+extern const struct broken broken_blocks[], broken_latent[], broken_matmul[], broken_rows[],
+    broken_state[];
+extern const size_t broken_blocks_count, broken_latent_count, broken_matmul_count,
+    broken_rows_count, broken_state_count;
 
 /* bench.c */
 struct bench_options {

@@ -39,7 +39,7 @@ static void expect_mxfp4(void (*make)(struct tiny *t), const char *config)
     make(&t);
     tiny_field(&t, config);
     open_good(&o, &t);
-    const struct wmat *m = &bound(&o, WEIGHT_o_proj)->matrix;
+    const struct wmat *m = &bound(&o, WEIGHT_og_proj)->matrix;
     CHECK(m->type == WTYPE_MXFP4_SPLIT && m->rows == TINY_HIDDEN && m->cols == 32);
     CHECK(m->data && m->scales && !m->biases);
     CHECK(wmat_bytes(m) == TINY_HIDDEN * 17);
@@ -96,7 +96,7 @@ static void test_fp8(void)
         tiny_reshape(&t, O_PROJ ".weight_scale_inv", dtypes[wide], wide ? 4 : 2, 1, 1, 0);
         tiny_field(&t, FP8_CONFIG);
         open_good(&o, &t);
-        const struct wmat *m = &bound(&o, WEIGHT_o_proj)->matrix;
+        const struct wmat *m = &bound(&o, WEIGHT_og_proj)->matrix;
         CHECK(m->type == WTYPE_F8_E4M3 && m->f32_scales == wide && m->tile_row == 0);
         CHECK(wmat_bytes(m) == TINY_HIDDEN * 32 + (wide ? 4 : 2));
         close_tiny(&o);

@@ -7,6 +7,7 @@
 
 void SET(init_matmul_f32)(struct kernels *k);
 void SET(init_matmul_i8)(struct kernels *k);
+void SET(init_blocks_i8)(struct kernels *k); /* of x86, part of the above */
 void SET(init_weights)(struct kernels *k);
 void SET(init_elementwise)(struct kernels *k);
 void SET(init_norm)(struct kernels *k);
@@ -25,9 +26,11 @@ INLINE void *scratch_aligned(void *scratch)
 
 INLINE size_t row_bytes(const struct wmat *w)
 {
-    return (size_t)w->cols * wtype_bits(w->type) / 8;
+    return wtype_row_bytes(w->type, w->cols);
 }
 
+/* Any type but floats; of them GGUF's blocks, MXFP4 and FP8. */
 void SET(dequant_packed_row)(const struct wmat *w, uint32_t row, float *y);
+void SET(dequant_block_row)(const struct wmat *w, uint32_t row, float *y);
 
 #endif

@@ -113,7 +113,7 @@ INLINE void dequant_row(const struct wmat *w, uint32_t row, float *y)
     const uint8_t *data = w->data + row * row_bytes(w);
     enum source source = w->type == WTYPE_F16 ? SOURCE_F16 : SOURCE_BF16;
     uint32_t i = 0;
-    if (wtype_is_packed(w->type)) {
+    if (wtype_kind(w->type) != WKIND_FLOAT) {
         SET(dequant_packed_row)(w, row, y);
         return;
     }
@@ -163,7 +163,7 @@ static void matmul_f32_bf16(const struct wmat *w, uint32_t row0, uint32_t row1, 
 
 void SET(init_matmul_f32)(struct kernels *k)
 {
-    for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++) k->matmul_f32[type] = matmul_f32_converted;
+    for (int type = 0; type < WTYPE_COUNT; type++) k->matmul_f32[type] = matmul_f32_converted;
     k->matmul_f32[WTYPE_F32] = matmul_f32_f32;
     k->matmul_f32[WTYPE_F16] = matmul_f32_f16;
     k->matmul_f32[WTYPE_BF16] = matmul_f32_bf16;

@@ -134,8 +134,7 @@ static void matmul_t_f32_converted(const struct wmat *w, uint32_t col0, uint32_t
 
 void SET(init_matmul_t)(struct kernels *k)
 {
-    for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++)
-        k->matmul_t_f32[type] = matmul_t_f32_converted;
+    for (int type = 0; type < WTYPE_COUNT; type++) k->matmul_t_f32[type] = matmul_t_f32_converted;
     k->matmul_t_f32[WTYPE_F32] = matmul_t_f32_f32;
     k->matmul_t_f32[WTYPE_F16] = matmul_t_f32_f16;
     k->matmul_t_f32[WTYPE_BF16] = matmul_t_f32_bf16;

@@ -61,7 +61,8 @@ void SET(dequant_packed_row)(const struct wmat *w, uint32_t row, float *y)
     case WTYPE_Q4: dequant_row_of(w, row, 4, y); break;
     case WTYPE_Q5: dequant_row_of(w, row, 5, y); break;
     case WTYPE_Q6: dequant_row_of(w, row, 6, y); break;
-    default: dequant_row_of(w, row, 8, y);
+    case WTYPE_Q8: dequant_row_of(w, row, 8, y); break;
+    default: SET(dequant_block_row)(w, row, y);
     }
 }
 
@@ -131,8 +132,9 @@ void SET(init_weights)(struct kernels *k)
 {
     k->dequant_row[WTYPE_F16] = dequant_f16_row;
     k->dequant_row[WTYPE_BF16] = dequant_bf16_row;
-    for (int type = WTYPE_Q2; type <= WTYPE_Q8; type++)
-        k->dequant_row[type] = SET(dequant_packed_row);
+    for (int type = 0; type < WTYPE_COUNT; type++)
+        if (wtype_kind((enum wtype)type) != WKIND_FLOAT)
+            k->dequant_row[type] = SET(dequant_packed_row);
     k->f32_to_f16_row = f32_to_f16_row;
     k->quantize_act8 = quantize_act8;
 }
