@@ -9,7 +9,7 @@
 #define SLUICE_KERNEL_BLOCK_SUPER_H
 
 #include "base/bits.h"
-#include "kernel/simd/sets.h"
+#include "kernel/simd/block_types.h"
 
 enum { SUPER = 256, SUPER_GROUPS = SUPER / ACT8_GROUP };
 
@@ -55,16 +55,6 @@ INLINE uint32_t block_most(enum wtype type)
     }
 }
 
-INLINE bool block_has_sub(enum wtype type)
-{
-    return type == WTYPE_Q2_K || type == WTYPE_Q3_K || type == WTYPE_Q6_K;
-}
-
-INLINE bool block_has_bias(enum wtype type)
-{
-    return type == WTYPE_Q4_1 || type == WTYPE_Q5_1 || type == WTYPE_Q4_K || type == WTYPE_Q5_K;
-}
-
 INLINE __m128i load_128(const uint8_t *p)
 {
     return _mm_loadu_si128((const void *)p);
@@ -73,20 +63,6 @@ INLINE __m128i load_128(const uint8_t *p)
 INLINE __m256i load_256(const uint8_t *p)
 {
     return _mm256_loadu_si256((const void *)p);
-}
-
-INLINE uint32_t load_u32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-INLINE uint16_t load_u16(const uint8_t *p)
-{
-    uint16_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
 }
 
 INLINE float load_half(const uint8_t *p)
@@ -386,22 +362,5 @@ INLINE void load_part(enum wtype type, const uint8_t *p, const uint8_t *scales, 
     if (type == WTYPE_MXFP4_SPLIT) memcpy(scale_copy, scales, groups);
     load_super(type, copy, scale_copy, s);
 }
-
-/* X(TYPE) for all of them. */
-#define BLOCK_TYPES(X)                                                                             \
-    X(MXFP4_SPLIT)                                                                                 \
-    X(Q4_0)                                                                                        \
-    X(Q4_1)                                                                                        \
-    X(Q5_0)                                                                                        \
-    X(Q5_1)                                                                                        \
-    X(Q8_0)                                                                                        \
-    X(Q2_K)                                                                                        \
-    X(Q3_K)                                                                                        \
-    X(Q4_K)                                                                                        \
-    X(Q5_K)                                                                                        \
-    X(Q6_K)                                                                                        \
-    X(IQ4_NL)                                                                                      \
-    X(IQ4_XS)                                                                                      \
-    X(MXFP4)
 
 #endif

@@ -1,0 +1,49 @@
+/* What kinds of blocks there are: kernel.h has the sums that they make. */
+#ifndef SLUICE_KERNEL_BLOCK_TYPES_H
+#define SLUICE_KERNEL_BLOCK_TYPES_H
+
+#include "kernel/simd/sets.h"
+
+/* Integer scales of sixteen values. */
+INLINE bool block_has_sub(enum wtype type)
+{
+    return type == WTYPE_Q2_K || type == WTYPE_Q3_K || type == WTYPE_Q6_K;
+}
+
+INLINE bool block_has_bias(enum wtype type)
+{
+    return type == WTYPE_Q4_1 || type == WTYPE_Q5_1 || type == WTYPE_Q4_K || type == WTYPE_Q5_K;
+}
+
+INLINE uint32_t load_u32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE uint16_t load_u16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* X(TYPE) for all of them. */
+#define BLOCK_TYPES(X)                                                                             \
+    X(MXFP4_SPLIT)                                                                                 \
+    X(Q4_0)                                                                                        \
+    X(Q4_1)                                                                                        \
+    X(Q5_0)                                                                                        \
+    X(Q5_1)                                                                                        \
+    X(Q8_0)                                                                                        \
+    X(Q2_K)                                                                                        \
+    X(Q3_K)                                                                                        \
+    X(Q4_K)                                                                                        \
+    X(Q5_K)                                                                                        \
+    X(Q6_K)                                                                                        \
+    X(IQ4_NL)                                                                                      \
+    X(IQ4_XS)                                                                                      \
+    X(MXFP4)
+
+#endif
