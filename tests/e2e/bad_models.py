@@ -407,6 +407,50 @@ FAMILIES = [
     ("minimax_m2: a rotation beyond the head", MINIMAX, rotate(25), ["config.json", "rotary_dim"]),
 ]
 
+DEEPSEEK, GPT_OSS = harness.REFERENCES / "deepseek_v3-groups", harness.REFERENCES / "gpt_oss-tied"
+LATENT_NORM = "model.layers.1.self_attn.kv_a_layernorm.weight"
+SINKS, DOWN_BIAS = "model.layers.0.self_attn.sinks", "model.layers.2.mlp.experts.down_proj_bias"
+
+
+def set_rope(key, value):
+    return edit_config(lambda c: c["rope_parameters"].__setitem__(key, value))
+
+
+LATENTS_AND_SINKS = [
+    ("deepseek_v3: biases of attention", DEEPSEEK, set_config("attention_bias", True),
+     ["config.json", "attention_bias", "true"]),
+    ("deepseek_v3: experts in every other layer", DEEPSEEK, set_config("moe_layer_freq", 2),
+     ["config.json", "moe_layer_freq"]),
+    ("deepseek_v3: no rank of latents", DEEPSEEK, drop_config("kv_lora_rank"),
+     ["config.json", "kv_lora_rank"]),
+    ("deepseek_v3: latents of another rank", DEEPSEEK, set_config("kv_lora_rank", 20),
+     ["kv_a_proj_with_mqa", "36 x 48", "32 x 48"]),
+    ("deepseek_v3: values of another size", DEEPSEEK, set_config("v_head_dim", 20),
+     ["kv_b_proj", "200 x 24", "180 x 24"]),
+    ("deepseek_v3: a norm of latents is missing", DEEPSEEK, cut_tensor(LATENT_NORM),
+     [LATENT_NORM, "missing"]),
+    ("deepseek_v3: half of the key rotates", DEEPSEEK, set_rope("partial_rotary_factor", 0.5),
+     ["config.json", "6 of qk_rope_head_dim 12"]),
+    ("deepseek_v3: another rotation", DEEPSEEK, set_rope("rope_type", "longrope"),
+     ["config.json", "rope_type", "longrope"]),
+    ("deepseek_v3: queries that are not compressed", DEEPSEEK, set_config("q_lora_rank", None),
+     ["self_attn.q_proj.weight", "missing"]),
+    ("gpt_oss: a layer type that is not known", GPT_OSS,
+     set_config("layer_types", ["full_attention", "mamba", "full_attention"]),
+     ["config.json", "layer_types", "mamba"]),
+    ("gpt_oss: too few layer types", GPT_OSS, set_config("layer_types", ["full_attention"]),
+     ["config.json", "layer_types", "3 layers"]),
+    ("gpt_oss: a window of nothing", GPT_OSS, set_config("sliding_window", 0),
+     ["config.json", "sliding_window"]),
+    ("gpt_oss: attention without biases", GPT_OSS, set_config("attention_bias", False),
+     ["config.json", "attention_bias", "false"]),
+    ("gpt_oss: sinks are missing", GPT_OSS, cut_tensor(SINKS), [SINKS, "missing"]),
+    ("gpt_oss: a bias of experts is missing", GPT_OSS, cut_tensor(DOWN_BIAS),
+     [DOWN_BIAS, "missing"]),
+    ("gpt_oss: experts of another width", GPT_OSS, set_config("intermediate_size", 10),
+     ["gate_up_proj", "6 x 56 x 40", "6 x 56 x 20"]),
+]
+
 TOKENIZERS = [
     ("there is no tokenizer.json", remove("tokenizer.json"), ["tokenizer.json"]),
     ("tokenizer.json ends early", truncate("tokenizer.json", 5000), ["tokenizer.json"]),
@@ -453,7 +497,7 @@ def check_message(result, words, complaints):
 
 
 def check_weights(tap, sluice):
-    for name, source, damage, words in CASES + FAMILIES:
+    for name, source, damage, words in CASES + FAMILIES + LATENTS_AND_SINKS:
         with tap.case(name) as complaints, harness.temporary_folder() as folder:
             model = harness.copy_model(source, folder / "model", "reference.safetensors")
             damage(model)
