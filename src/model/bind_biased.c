@@ -1,7 +1,8 @@
 /*
- * Routed experts with biases, as GPT-OSS has them: published with inputs for rows and with columns
- * of gate and up in turns, or split and the usual way round by MLX and GGUF. Biases are small and
- * kept as f32, whether experts are streamed or not.
+ * Routed experts with biases, as GPT-OSS has them: gate and up in one matrix, one value of each in
+ * turns, published with inputs for rows in bf16 and with outputs for rows in MXFP4, or split and
+ * the usual way round by MLX and GGUF. Biases are small and kept as f32, whether experts are
+ * streamed or not.
  */
 #include <stdio.h>
 
@@ -48,15 +49,28 @@ static enum sluice_status bind_stack(struct binder *b, const char *module, const
     return bind_matrix(b, name_of(module, rest).text, n, rows, cols, TENSOR_EXPERT, out);
 }
 
+/* Gate and up in one matrix, as inputs by outputs or, in MXFP4, as outputs by inputs. */
+struct pair_shape {
+    uint32_t in_rows, in_cols, out_rows, out_cols; /* of gate and up; of down */
+};
+
+static struct pair_shape pair_shape(const struct weight_decl *d, bool transposed)
+{
+    uint32_t both = 2 * d->n_inter;
+    return transposed ? (struct pair_shape){d->cols, both, d->n_inter, d->cols}
+                      : (struct pair_shape){both, d->cols, d->cols, d->n_inter};
+}
+
 static enum sluice_status bind_paired(struct binder *b, const char *module,
-                                      const struct weight_decl *d, struct expert_view *views)
+                                      const struct weight_decl *d, const struct pair_shape *s,
+                                      struct expert_view *views)
 {
     struct wmat gate_up, down;
-    TRY(bind_stack(b, module, hf_names.gate_up, d->n_experts, d->cols, 2 * d->n_inter, &gate_up));
-    TRY(bind_stack(b, module, hf_names.down, d->n_experts, d->n_inter, d->cols, &down));
+    TRY(bind_stack(b, module, hf_names.gate_up, d->n_experts, s->in_rows, s->in_cols, &gate_up));
+    TRY(bind_stack(b, module, hf_names.down, d->n_experts, s->out_rows, s->out_cols, &down));
     for (uint32_t e = 0; e < d->n_experts; e++) {
-        views[e].gate = wmat_rows(&gate_up, (uint64_t)e * d->cols, d->cols);
-        views[e].down = wmat_rows(&down, (uint64_t)e * d->n_inter, d->n_inter);
+        views[e].gate = wmat_rows(&gate_up, (uint64_t)e * s->in_rows, s->in_rows);
+        views[e].down = wmat_rows(&down, (uint64_t)e * s->out_rows, s->out_rows);
     }
     return SLUICE_OK;
 }
@@ -92,22 +106,34 @@ static enum sluice_status bind_single(struct binder *b, const char *module, uint
 }
 
 /* As a packed store has them. */
-static enum sluice_status bind_singles(struct binder *b, const char *module, bool paired,
-                                       const struct weight_decl *d, struct expert_view *views)
+static enum sluice_status bind_single_parts(struct binder *b, const char *module,
+                                            const struct weight_decl *d, struct expert_view *views)
 {
-    uint32_t inter = d->n_inter, hidden = d->cols;
     for (uint32_t e = 0; e < d->n_experts; e++) {
-        struct expert_view *v = &views[e];
-        if (paired) {
-            TRY(bind_single(b, module, e, "gate_up_proj", hidden, 2 * inter, &v->gate));
-            TRY(bind_single(b, module, e, "down_proj", inter, hidden, &v->down));
-            continue;
-        }
-        TRY(bind_single(b, module, e, "gate_proj", inter, hidden, &v->gate));
-        TRY(bind_single(b, module, e, "up_proj", inter, hidden, &v->up));
-        TRY(bind_single(b, module, e, "down_proj", hidden, inter, &v->down));
+        TRY(bind_single(b, module, e, "gate_proj", d->n_inter, d->cols, &views[e].gate));
+        TRY(bind_single(b, module, e, "up_proj", d->n_inter, d->cols, &views[e].up));
+        TRY(bind_single(b, module, e, "down_proj", d->cols, d->n_inter, &views[e].down));
     }
     return SLUICE_OK;
+}
+
+static enum sluice_status bind_single_pairs(struct binder *b, const char *module,
+                                            const struct weight_decl *d, const struct pair_shape *s,
+                                            struct expert_view *views)
+{
+    for (uint32_t e = 0; e < d->n_experts; e++) {
+        TRY(bind_single(b, module, e, "gate_up_proj", s->in_rows, s->in_cols, &views[e].gate));
+        TRY(bind_single(b, module, e, "down_proj", s->out_rows, s->out_cols, &views[e].down));
+    }
+    return SLUICE_OK;
+}
+
+/* Whether the pairs, of one expert or of all, have scales: then they are not transposed. */
+static bool has_scales(const struct binder *b, const char *module)
+{
+    struct biased_name all = name_of(module, ".experts.gate_up_proj_scales");
+    struct biased_name first = single_name(module, 0, "gate_up_proj.scales");
+    return checkpoint_find(b->cp, all.text) || checkpoint_find(b->cp, first.text);
 }
 
 static bool has_single(const struct binder *b, const char *module, const char *matrix)
@@ -140,15 +166,17 @@ enum sluice_status bind_biased_experts(struct binder *b, const char *module,
     bool single = has_single(b, module, "gate_proj");
     if (single || b->gguf || bind_has_matrix(b, name_of(module, split->gate).text)) {
         if (single)
-            TRY(bind_singles(b, module, false, decl, bank->experts));
+            TRY(bind_single_parts(b, module, decl, bank->experts));
         else
             TRY(bind_parts(b, module, split, decl, bank->experts));
         return bind_biases(b, module, split, decl, bank);
     }
-    bank->paired = bank->transposed = true;
+    bank->paired = true;
+    bank->transposed = !has_scales(b, module);
+    struct pair_shape shape = pair_shape(decl, bank->transposed);
     if (has_single(b, module, "gate_up_proj"))
-        TRY(bind_singles(b, module, true, decl, bank->experts));
+        TRY(bind_single_pairs(b, module, decl, &shape, bank->experts));
     else
-        TRY(bind_paired(b, module, decl, bank->experts));
+        TRY(bind_paired(b, module, decl, &shape, bank->experts));
     return bind_biases(b, module, &hf_names, decl, bank);
 }
