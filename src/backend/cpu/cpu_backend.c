@@ -180,12 +180,15 @@ static enum sluice_status alloc_int8(struct cpu_backend *be, struct sluice_error
 static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_error *err)
 {
     const struct graph *g = be->graph;
-    uint32_t widest = SEQUENCE_PAGE;
-    for (size_t w = 0; w < g->weights.n; w++)
-        widest = max_u32(widest, max_u32(g->weights.items[w].rows, g->weights.items[w].cols));
+    uint32_t cols = SEQUENCE_PAGE, widest = SEQUENCE_PAGE;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        const struct weight_decl *decl = &g->weights.items[w];
+        cols = max_u32(cols, max_u32(decl->cols, decl->n_inter));
+        widest = max_u32(widest, max_u32(decl->rows, decl->cols));
+    }
     for (size_t b = 0; b < g->buffers.n; b++) widest = max_u32(widest, g->buffers.items[b].width);
     size_t pick_rows = (size_t)widest * max_u32(g->n_picks, 1) * sizeof(float);
-    be->scratch_bytes = align_up(max_size(matmul_scratch_bytes(widest), pick_rows), MEM_ALIGN);
+    be->scratch_bytes = align_up(max_size(matmul_scratch_bytes(cols), pick_rows), MEM_ALIGN);
     size_t bytes;
     if (!mul_size(be->scratch_bytes, be->options.pool.n_threads, &bytes))
         return err_nomem(err, "scratch", SIZE_MAX);
@@ -205,6 +208,7 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
     TRY(prepare_tables(be, err));
     TRY(alloc_round(be, err));
     TRY(alloc_int8(be, err));
+    TRY(cpu_plan_steps(be, err));
     TRY(alloc_scratch(be, err));
     return pool_open(&be->pool, &o->pool, err);
 }
@@ -234,6 +238,8 @@ void cpu_close(struct cpu_backend **backend)
     pool_close(&be->pool);
     cpu_free_buffers(be);
     plan_release(&be->plan);
+    free(be->steps);
+    free(be->first_step);
     free(be->node_mode);
     free(be->bank_int8);
     free(be->next_bank);
@@ -247,17 +253,36 @@ void cpu_close(struct cpu_backend **backend)
     free(be);
 }
 
+/* Whether every op of the batch that has a row per token has one. */
+static bool is_one_token(const struct batch *batch)
+{
+    return batch->n_tokens == 1 && batch->n_segments == 1 && batch->n_outputs <= 1;
+}
+
 static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct cpu_backend *be = arg;
     struct task task = {be, &be->kernels, thread, n_threads};
-    for (uint32_t n = be->begin; n < be->end; n++) {
-        const struct node *node = &be->graph->nodes.items[n];
-        if (thread == 0 && be->options.store) store_poll(be->options.store);
-        node_fns[node->op](&task, node);
-        if (thread == 0 && be->status != SLUICE_OK) atomic_store(&be->stopped_at, n);
+    const uint32_t begin = be->first_step[be->begin], end = be->first_step[be->end];
+    const struct step *first = cpu_step_before(be, be->begin, be->end);
+    const bool one = is_one_token(be->batch);
+    if (first) {
+        cpu_quantize(&task, first);
         pool_barrier(be->pool);
-        if (atomic_load(&be->stopped_at) <= n) return;
+    }
+    for (uint32_t s = begin; s < end; s++) {
+        const struct step *step = &be->steps[s];
+        const struct node *node = &be->graph->nodes.items[step->node];
+        if (step->barrier[one] && s > begin) {
+            pool_barrier(be->pool);
+            if (atomic_load(&be->stopped_at) < s) return;
+        }
+        if (thread == 0 && be->options.store) store_poll(be->options.store);
+        if (step->quantize)
+            cpu_quantize(&task, step);
+        else
+            node_fns[node->op](&task, node);
+        if (thread == 0 && be->status != SLUICE_OK) atomic_store(&be->stopped_at, s);
     }
 }
 

@@ -18,11 +18,17 @@ enum { CONV_MAX_WIDTH = 64 };
 /* The experts that all threads compute next; chosen by thread 0 between barriers. */
 struct experts_round {
     uint32_t n;
-    uint32_t n_picks; /* of all of them */
-    uint32_t n_left;  /* experts of the layer still to come after this round */
+    uint32_t n_left; /* experts of the layer still to come after this round */
     uint32_t *experts;
     uint32_t *active; /* all experts of the layer's batch */
     uint32_t n_active;
+};
+
+/* A node, or the int8 copy of the input of projection node (program.c). */
+struct step {
+    uint32_t node, input; /* input: the buffer, if quantize */
+    bool quantize;
+    bool barrier[2]; /* before it, in a batch of many tokens and of one */
 };
 
 /* Rows of int8 activations and the one piece of memory they are in. */
@@ -47,7 +53,10 @@ struct cpu_backend {
     enum prefetch_kind prefetch; /* of the next runs */
     uint32_t *guess;             /* experts of a guess in the making */
     bool *guessed;               /* per expert: it is in the list; all false between guesses */
-    uint8_t *node_mode;          /* per node: enum node_mode */
+    struct step *steps;
+    uint32_t *first_step; /* per node, and of the end */
+    uint32_t n_steps;
+    uint8_t *node_mode;                   /* per node: enum node_mode */
     const struct expert_bank **next_bank; /* per router and group_picks node: its experts */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
@@ -62,8 +71,8 @@ struct cpu_backend {
     struct experts_round round;
     enum sluice_status status; /* first error; set by thread 0 between barriers */
     /*
-     * The node that failed. After the barrier of a node the threads may not look at status: thread
-     * 0 may be in the next node already, and set it there.
+     * The step that failed. After a barrier the threads may not look at status: thread 0 may be
+     * further on already, and set it there.
      */
     _Atomic uint32_t stopped_at;
     struct sluice_error error;
@@ -102,12 +111,24 @@ enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error
 enum sluice_status cpu_alloc_act8(struct act8_storage *store, uint64_t rows, uint32_t cols,
                                   size_t *total, struct sluice_error *err);
 void cpu_free_buffers(struct cpu_backend *be);
+/* The steps of all nodes and their barriers. Before: the plan and node_mode. */
+enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *err);
+/*
+ * The step before node begin that makes the int8 copy of a projection among [begin, end), NULL:
+ * none. A run that does not begin with the writer of the input has to take it first.
+ */
+const struct step *cpu_step_before(const struct cpu_backend *be, uint32_t begin, uint32_t end);
+/* Quantises the input of a projection. */
+void cpu_quantize(const struct task *task, const struct step *step);
 
-/* This thread's share of n items in grains: [*begin, *end). */
+/* This thread's share of n items in grains: [*begin, *end). A single grain is thread 0's. */
 static inline void share(const struct task *t, uint32_t n, uint32_t grain, uint32_t *begin,
                          uint32_t *end)
 {
     pool_share(n, grain, t->thread, t->n_threads, begin, end);
+    if (n > grain) return;
+    *begin = t->thread == 0 ? 0 : n;
+    *end = n;
 }
 
 /* This thread's scratch. */

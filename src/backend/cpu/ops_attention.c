@@ -106,42 +106,85 @@ struct attending {
     float scale;
 };
 
-/*
- * One query head over the blocks of its sequence that its window touches, whatever else is in the
- * batch. A sink is a score of which only the weight counts.
- */
-static void attend(const struct task *t, const struct attending *a, const struct sequence *seq,
-                   uint32_t position, uint32_t head, const float *q, float *y)
+/* Heads of one row that share keys and values. */
+enum { UNIT_HEADS = 16 };
+struct unit {
+    const struct sequence *sequence;
+    uint32_t position, kv_head, first, n; /* heads [first, first + n), n <= UNIT_HEADS */
+};
+
+/* One query head over count positions from keys and values on. */
+static void attend_block(const struct task *t, const struct attending *a, bool half, const float *q,
+                         const void *keys, const void *values, uint32_t count,
+                         struct softmax_state *st, float *y)
 {
-    uint32_t kv_head = head / (a->n_heads / a->n_kv_heads), at = first_seen(position, a->window);
-    struct softmax_state st = {-INFINITY, 0.0f};
-    if (a->sinks) st = (struct softmax_state){a->sinks[head], 1.0f};
-    memset(y, 0, a->head_dim * sizeof *y);
-    while (at <= position) {
+    if (half)
+        t->k->attention_block_f16(q, keys, values, count, a->head_dim, a->scale, st, y);
+    else
+        t->k->attention_block_f32(q, keys, values, count, a->head_dim, a->scale, st, y);
+}
+
+/* A sink is a score of which only the weight counts. */
+static struct softmax_state begin_softmax(const struct attending *a, uint32_t head)
+{
+    return a->sinks ? (struct softmax_state){a->sinks[head], 1.0f}
+                    : (struct softmax_state){-INFINITY, 0.0f};
+}
+
+/*
+ * The heads of a unit over the blocks of their sequence that the window touches, block by block, so
+ * that a block is read from memory once. Each head does what it would do alone.
+ */
+static void attend(const struct task *t, const struct attending *a, const struct unit *u,
+                   const float *q, float *y)
+{
+    const struct sequence *seq = u->sequence;
+    const bool half = seq->layout->kv_type == KV_F16;
+    const size_t dim = a->head_dim;
+    uint32_t at = first_seen(u->position, a->window);
+    struct softmax_state st[UNIT_HEADS];
+    for (uint32_t h = 0; h < u->n; h++) st[h] = begin_softmax(a, u->first + h);
+    memset(y, 0, u->n * dim * sizeof *y);
+    while (at <= u->position) {
         uint32_t page = at / SEQUENCE_PAGE, slot = at % SEQUENCE_PAGE;
-        uint32_t count = min_u32(position + 1 - at, SEQUENCE_PAGE - slot);
-        const void *keys = sequence_keys(seq, a->kv, page, kv_head);
-        const void *values = sequence_values(seq, a->kv, page, kv_head);
+        uint32_t count = min_u32(u->position + 1 - at, SEQUENCE_PAGE - slot);
+        const void *keys = sequence_keys(seq, a->kv, page, u->kv_head);
+        const void *values = sequence_values(seq, a->kv, page, u->kv_head);
         keys = block_from(seq, keys, slot, a->head_dim);
         values = block_from(seq, values, slot, a->head_dim);
         at += count;
-        if (seq->layout->kv_type == KV_F16)
-            t->k->attention_block_f16(q, keys, values, count, a->head_dim, a->scale, &st, y);
-        else
-            t->k->attention_block_f32(q, keys, values, count, a->head_dim, a->scale, &st, y);
+        for (uint32_t h = 0; h < u->n; h++)
+            attend_block(t, a, half, q + h * dim, keys, values, count, &st[h], y + h * dim);
     }
-    t->k->scale(y, 1.0f / st.sum, a->head_dim, y);
+    for (uint32_t h = 0; h < u->n; h++)
+        t->k->scale(y + h * dim, 1.0f / st[h].sum, a->head_dim, y + h * dim);
+}
+
+/* Into how many units the heads of a key head are cut: enough for the threads, none too large. */
+static uint32_t units_per_kv_head(const struct task *t, const struct attending *a, uint32_t n_rows)
+{
+    uint32_t group = a->n_heads / a->n_kv_heads, units = div_up_u32(group, UNIT_HEADS);
+    uint64_t whole = (uint64_t)n_rows * a->n_kv_heads;
+    while (whole * units < t->n_threads && units < group) units++;
+    return units;
 }
 
 /* Later rows see more positions: threads take them in turns, not in halves. */
 static void attend_rows(const struct task *t, const struct attending *a, uint32_t n_rows)
 {
-    for (uint32_t i = t->thread; i < n_rows * a->n_heads; i += t->n_threads) {
-        uint32_t row = i / a->n_heads;
+    uint32_t group = a->n_heads / a->n_kv_heads;
+    uint32_t each = div_up_u32(group, units_per_kv_head(t, a, n_rows));
+    uint32_t units = div_up_u32(group, each), per_row = a->n_kv_heads * units;
+    for (uint32_t i = t->thread; i < n_rows * per_row; i += t->n_threads) {
+        uint32_t row = i / per_row, kv_head = i % per_row / units, part = i % units;
         const struct batch_segment *s = batch_segment_of(t->be->batch, row);
-        size_t at = (size_t)i * a->head_dim;
-        attend(t, a, s->sequence, s->sequence->position + (row - s->first), i % a->n_heads,
-               a->q + at, a->y + at);
+        struct unit u = {.sequence = s->sequence,
+                         .position = s->sequence->position + (row - s->first),
+                         .kv_head = kv_head,
+                         .first = kv_head * group + part * each,
+                         .n = min_u32(each, group - part * each)};
+        size_t at = ((size_t)row * a->n_heads + u.first) * a->head_dim;
+        attend(t, a, &u, a->q + at, a->y + at);
     }
 }
 

@@ -153,14 +153,13 @@ static void quantize_rows(const struct task *t, const struct rows_in *in, uint32
 enum { ROW_GRAIN = 16 };
 
 /*
- * This thread's rows of one expert's matrix, over picks [p0, p1); results are ldy apart.
+ * Rows [begin, end) of one expert's matrix, over picks [p0, p1); results are ldy apart.
  * Transposed: its columns, of a matrix that has inputs for rows.
  */
 static void expert_matmul(const struct task *t, const struct wmat *w, bool transposed,
-                          const struct rows_in *in, uint32_t p0, uint32_t p1, float *y, size_t ldy)
+                          uint32_t begin, uint32_t end, const struct rows_in *in, uint32_t p0,
+                          uint32_t p1, float *y, size_t ldy)
 {
-    uint32_t begin, end;
-    share(t, transposed ? w->cols : w->rows, ROW_GRAIN, &begin, &end);
     if (begin == end) return;
     const float *x = in->x + (size_t)p0 * in->width;
     float *out = y + p0 * ldy;
@@ -188,7 +187,7 @@ static const struct expert_view *view_of(const struct task *t, const struct expe
 }
 
 /* Thread 0 chooses what is computed next: what has arrived, or everything when it is mapped. */
-static void next_round(struct cpu_backend *be, const struct experts_run *run)
+static void next_round(struct cpu_backend *be)
 {
     struct experts_round *round = &be->round;
     if (be->options.store) {
@@ -199,11 +198,6 @@ static void next_round(struct cpu_backend *be, const struct experts_run *run)
         round->n = round->n_active;
     }
     round->n_left -= round->n;
-    round->n_picks = 0;
-    for (uint32_t i = 0; i < round->n; i++) {
-        uint32_t e = round->experts[i];
-        round->n_picks += (uint32_t)(run->offsets[e + 1] - run->offsets[e]);
-    }
 }
 
 static void begin_rounds(struct cpu_backend *be, const struct experts_run *run)
@@ -213,70 +207,83 @@ static void begin_rounds(struct cpu_backend *be, const struct experts_run *run)
     if (run->mid.act) run->mid.act->cols = run->mid.width;
 }
 
-/* Gate and up of a pick: one after the other, or in pairs as a joint matrix gives them. */
+/* gate and up one after the other, of values that a joint matrix gives in pairs */
+static void part_pairs(const float *pairs, size_t n, float *gate, float *up)
+{
+    for (size_t i = 0; i < n; i++) {
+        gate[i] = pairs[2 * i];
+        up[i] = pairs[2 * i + 1];
+    }
+}
+
+/* What this thread computed of the gate and up of one pick of expert e, biases added. */
+static void find_gate_and_up(const struct task *t, const struct experts_run *run, uint32_t e,
+                             size_t p, uint32_t begin, uint32_t end, float **gate, float **up)
+{
+    size_t inter = run->mid.width, n = end - begin;
+    float *row = BUF(t, run->op->gate_up) + p * 2 * inter;
+    const float *bias = run->bank->gate_up_bias;
+    if (bias) bias += e * 2 * inter;
+    if (run->bank->paired) {
+        float *pairs = row + (size_t)2 * begin;
+        if (bias) t->k->add(pairs, bias + (size_t)2 * begin, (uint32_t)(2 * n), pairs);
+        *gate = scratch_of(t);
+        *up = *gate + n;
+        part_pairs(pairs, n, *gate, *up);
+        return;
+    }
+    *gate = row + begin;
+    *up = row + inter + begin;
+    if (!bias) return;
+    t->k->add(*gate, bias + begin, (uint32_t)n, *gate);
+    t->k->add(*up, bias + inter + begin, (uint32_t)n, *up);
+}
+
+/* Values [begin, end) of the activation of one pick of expert e, and their int8 form. */
+static void activate(const struct task *t, const struct experts_run *run, uint32_t e, size_t p,
+                     uint32_t begin, uint32_t end)
+{
+    size_t at = p * run->mid.width + begin, group = at / ACT8_GROUP;
+    float *gate, *up, *y = BUF(t, run->op->act) + at;
+    find_gate_and_up(t, run, e, p, begin, end, &gate, &up);
+    if (run->op->limit > 0)
+        t->k->swiglu_clamped(gate, up, end - begin, run->op->limit, y);
+    else
+        t->k->swiglu(gate, up, end - begin, y);
+    struct act8 *act = run->mid.act;
+    if (act) t->k->quantize_act8(y, end - begin, act->q + at, act->scale + group, act->sum + group);
+}
+
+/*
+ * This thread's values of the activation, whole groups of int8, for all picks of the round: what it
+ * needs of gate and up is what it computed. These lie one after the other in a pick's row, or in
+ * pairs as a joint matrix gives them.
+ */
 static void gate_and_up(const struct task *t, const struct experts_run *run)
 {
     const struct expert_bank *bank = run->bank;
-    float *y = BUF(t, run->op->gate_up);
     size_t inter = run->mid.width;
-    for (uint32_t i = 0; i < t->be->round.n; i++) {
+    float *y = BUF(t, run->op->gate_up);
+    uint32_t begin, end, each = bank->paired ? 2 : 1;
+    share(t, run->mid.width, ACT8_GROUP, &begin, &end);
+    for (uint32_t i = 0; i < t->be->round.n && begin < end; i++) {
         uint32_t e = t->be->round.experts[i];
         uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
         const struct expert_view *v = view_of(t, run, e);
-        expert_matmul(t, &v->gate, bank->transposed, &run->in, p0, p1, y, 2 * inter);
+        expert_matmul(t, &v->gate, bank->transposed, each * begin, each * end, &run->in, p0, p1, y,
+                      2 * inter);
         if (!bank->paired)
-            expert_matmul(t, &v->up, bank->transposed, &run->in, p0, p1, y + inter, 2 * inter);
+            expert_matmul(t, &v->up, bank->transposed, begin, end, &run->in, p0, p1, y + inter,
+                          2 * inter);
+        for (uint32_t p = p0; p < p1; p++) activate(t, run, e, p, begin, end);
     }
 }
 
-static void part_pairs(const float *pairs, size_t n, float *parts)
+/* Rows [begin, end) of a bias, for picks [p0, p1). */
+static void add_bias(const struct task *t, const float *bias, uint32_t begin, uint32_t end,
+                     uint32_t width, uint32_t p0, uint32_t p1, float *y)
 {
-    for (size_t i = 0; i < n; i++) {
-        parts[i] = pairs[2 * i];
-        parts[n + i] = pairs[2 * i + 1];
-    }
-}
-
-/* The activation of one pick of expert e, and its int8 form. */
-static void activate_row(const struct task *t, const struct experts_run *run, uint32_t e, size_t p)
-{
-    size_t inter = run->mid.width;
-    float *gate = BUF(t, run->op->gate_up) + p * 2 * inter, *act = BUF(t, run->op->act) + p * inter;
-    const float *bias = run->bank->gate_up_bias;
-    if (bias) t->k->add(gate, bias + e * 2 * inter, (uint32_t)(2 * inter), gate);
-    if (run->bank->paired) {
-        float *parts = scratch_of(t);
-        part_pairs(gate, inter, parts);
-        gate = parts;
-    }
-    if (run->op->limit > 0)
-        t->k->swiglu_clamped(gate, gate + inter, (uint32_t)inter, run->op->limit, act);
-    else
-        t->k->swiglu(gate, gate + inter, (uint32_t)inter, act);
-    if (run->mid.act) quantize_row(t, &run->mid, p);
-}
-
-/* The round's picks, one after the other, shared among the threads. */
-static void activate(const struct task *t, const struct experts_run *run)
-{
-    uint32_t begin, end, first = 0;
-    share(t, t->be->round.n_picks, 1, &begin, &end);
-    for (uint32_t i = 0; i < t->be->round.n && first < end; i++) {
-        uint32_t e = t->be->round.experts[i];
-        uint32_t p0 = (uint32_t)run->offsets[e], n = (uint32_t)run->offsets[e + 1] - p0;
-        for (uint32_t j = begin > first ? begin - first : 0; j < n && first + j < end; j++)
-            activate_row(t, run, e, p0 + j);
-        first += n;
-    }
-}
-
-/* Rows [begin, end) of a bias for this thread's rows of picks [p0, p1). */
-static void add_bias(const struct task *t, const float *bias, uint32_t width, uint32_t p0,
-                     uint32_t p1, float *y)
-{
-    uint32_t begin, end;
-    share(t, width, ROW_GRAIN, &begin, &end);
-    for (size_t p = p0; p < p1 && begin < end; p++) {
+    for (size_t p = p0; p < p1; p++) {
         float *row = y + p * width + begin;
         t->k->add(row, bias + begin, end - begin, row);
     }
@@ -286,12 +293,15 @@ static void down(const struct task *t, const struct experts_run *run)
 {
     const struct expert_bank *bank = run->bank;
     float *y = BUF(t, run->op->y);
-    uint32_t hidden = WIDTH(t, run->op->y);
-    for (uint32_t i = 0; i < t->be->round.n; i++) {
+    uint32_t hidden = WIDTH(t, run->op->y), begin, end;
+    share(t, hidden, ROW_GRAIN, &begin, &end);
+    for (uint32_t i = 0; i < t->be->round.n && begin < end; i++) {
         uint32_t e = t->be->round.experts[i];
         uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
-        expert_matmul(t, &view_of(t, run, e)->down, bank->transposed, &run->mid, p0, p1, y, hidden);
-        if (bank->down_bias) add_bias(t, bank->down_bias + (size_t)e * hidden, hidden, p0, p1, y);
+        expert_matmul(t, &view_of(t, run, e)->down, bank->transposed, begin, end, &run->mid, p0, p1,
+                      y, hidden);
+        if (bank->down_bias)
+            add_bias(t, bank->down_bias + (size_t)e * hidden, begin, end, hidden, p0, p1, y);
     }
 }
 
@@ -321,12 +331,10 @@ void cpu_experts(const struct task *t, const struct node *node)
     if (t->thread == 0) begin_rounds(be, &run);
     if (run.in.act) quantize_rows(t, &run.in, N_ROWS(t, op->x));
     for (;;) {
-        if (t->thread == 0) next_round(be, &run);
+        if (t->thread == 0) next_round(be);
         pool_barrier(be->pool);
         if (be->status != SLUICE_OK) return;
         gate_and_up(t, &run);
-        pool_barrier(be->pool);
-        activate(t, &run);
         pool_barrier(be->pool);
         down(t, &run);
         bool last = be->round.n_left == 0;

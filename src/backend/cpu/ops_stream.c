@@ -28,17 +28,20 @@ void cpu_rms_norm(const struct task *t, const struct node *node)
 }
 
 /* The input in int8, once for all projections that follow each other and share it. */
-static void quantize_input(const struct task *t, const float *x, uint32_t n, uint32_t cols)
+void cpu_quantize(const struct task *t, const struct step *step)
 {
+    const struct node *node = &t->be->graph->nodes.items[step->node];
+    bool plain = node->op == OP_KIND_matmul;
+    const float *x = plain ? BUF(t, node->u.matmul.x) : BUF(t, node->u.affine.x);
+    uint32_t cols = plain ? WIDTH(t, node->u.matmul.x) : WIDTH(t, node->u.affine.x);
+    uint32_t n = plain ? N_ROWS(t, node->u.matmul.x) : N_ROWS(t, node->u.affine.x), begin, end;
     struct act8 *a = &t->be->act_dense.act;
     if (t->thread == 0) a->cols = cols;
-    uint32_t begin, end;
     share(t, n, 1, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         size_t group = r * cols / ACT8_GROUP;
         t->k->quantize_act8(x + r * cols, cols, a->q + r * cols, a->scale + group, a->sum + group);
     }
-    pool_barrier(t->be->pool);
 }
 
 enum { ROW_GRAIN = 16 };
@@ -47,7 +50,6 @@ enum { ROW_GRAIN = 16 };
 static void project(const struct task *t, enum node_mode mode, const struct wmat *w, const float *x,
                     uint32_t n, uint32_t begin, uint32_t end, float *y)
 {
-    if (mode == NODE_QUANTIZE) quantize_input(t, x, n, w->cols);
     if (begin == end) return;
     if (mode == NODE_F32)
         t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch_of(t));

@@ -1,0 +1,273 @@
+/*
+ * The steps of a run and the barriers between them. A node is one step; the int8 copy of a
+ * projection's input is a step of its own, taken as soon as the input is there. A barrier stands
+ * before a step only where it touches what another thread may have touched since the last one:
+ * storage is compared, not buffers, so reuse of a slot counts. With a single token most ops have
+ * one row, which thread 0 takes: such steps follow each other without a barrier.
+ */
+#include <stdlib.h>
+
+#include "backend/cpu/cpu_internal.h"
+#include "base/bits.h"
+
+/* Which threads a step's accesses come from. */
+enum split {
+    SPLIT_NONE,  /* not touched */
+    SPLIT_FIRST, /* thread 0 only */
+    SPLIT_HEADS, /* by value heads: the threads that write what delta_net returns read it */
+    SPLIT_ALL,   /* whoever has a share */
+};
+
+/* What has been touched since the last barrier. */
+struct phase {
+    uint8_t *reads, *writes; /* per resource: enum split */
+    uint32_t n;
+    bool fenced; /* the next step needs a barrier whatever it touches */
+};
+
+/* Resources: slots of the plan, states of the graph, and these two. */
+enum { RESOURCE_ACT8, RESOURCE_ROUND, MORE_RESOURCES };
+
+static uint32_t resource(const struct cpu_backend *be, uint32_t more)
+{
+    return (uint32_t)(be->plan.n_slots + be->graph->states.n) + more;
+}
+
+/* False: memory of the caller, which nobody writes. */
+static bool resource_of(const struct cpu_backend *be, const struct node *node,
+                        const struct operand *o, uint32_t *out)
+{
+    uint32_t i;
+    if (o->kind == OPERAND_STATE && graph_state_index(be->graph, operand_id(node, o), &i)) {
+        *out = be->plan.n_slots + i;
+        return true;
+    }
+    if (o->kind != OPERAND_BUFFER || !graph_buffer_index(be->graph, operand_id(node, o), &i))
+        return false;
+    *out = be->plan.slot[i];
+    return be->plan.slot[i] != (uint32_t)PLAN_BORROWED;
+}
+
+/* Ops whose steps say all they touch by their operands; the others get barriers on both sides. */
+static bool is_plain(enum op op)
+{
+    switch ((int)op) {
+    case OP_KIND_embed:
+    case OP_KIND_rope_angles:
+    case OP_KIND_rms_norm:
+    case OP_KIND_matmul:
+    case OP_KIND_affine:
+    case OP_KIND_split_q_gate:
+    case OP_KIND_rope:
+    case OP_KIND_kv_append:
+    case OP_KIND_attention:
+    case OP_KIND_sink_attention:
+    case OP_KIND_sigmoid_gate:
+    case OP_KIND_split_mla_q:
+    case OP_KIND_split_latent:
+    case OP_KIND_absorb:
+    case OP_KIND_latent_append:
+    case OP_KIND_latent_attention:
+    case OP_KIND_expand:
+    case OP_KIND_residual_add:
+    case OP_KIND_split_qkvz:
+    case OP_KIND_split_ba:
+    case OP_KIND_conv:
+    case OP_KIND_delta_norm:
+    case OP_KIND_decay_beta:
+    case OP_KIND_delta_net:
+    case OP_KIND_gated_norm:
+    case OP_KIND_router:
+    case OP_KIND_sigmoid_router:
+    case OP_KIND_group_picks:
+    case OP_KIND_gather_rows:
+    case OP_KIND_expert_sum:
+    case OP_KIND_swiglu:
+    case OP_KIND_combine:
+    case OP_KIND_combine_ungated:
+    case OP_KIND_layer_add:
+    case OP_KIND_select_rows: return true;
+    default: return false;
+    }
+}
+
+/* Who computes a node of a batch with one token. */
+static enum split split_of_one(const struct cpu_backend *be, const struct node *node)
+{
+    switch ((int)node->op) {
+    case OP_KIND_rms_norm:
+        return BUFFER_DECL(be, node->u.rms_norm.x)->width == node->u.rms_norm.dim ? SPLIT_FIRST
+                                                                                  : SPLIT_ALL;
+    case OP_KIND_embed:
+    case OP_KIND_rope_angles:
+    case OP_KIND_residual_add:
+    case OP_KIND_layer_add:
+    case OP_KIND_split_latent:
+    case OP_KIND_latent_append:
+    case OP_KIND_split_qkvz:
+    case OP_KIND_conv:
+    case OP_KIND_delta_norm:
+    case OP_KIND_decay_beta:
+    case OP_KIND_sigmoid_gate:
+    case OP_KIND_router:
+    case OP_KIND_sigmoid_router:
+    case OP_KIND_group_picks:
+    case OP_KIND_expert_sum:
+    case OP_KIND_swiglu:
+    case OP_KIND_combine:
+    case OP_KIND_combine_ungated:
+    case OP_KIND_select_rows: return SPLIT_FIRST;
+    case OP_KIND_delta_net:
+    case OP_KIND_gated_norm: return SPLIT_HEADS;
+    default: return SPLIT_ALL;
+    }
+}
+
+static enum split split_of(const struct cpu_backend *be, const struct step *step, bool one)
+{
+    const struct node *node = &be->graph->nodes.items[step->node];
+    if (step->quantize) return one ? SPLIT_FIRST : SPLIT_ALL;
+    if (node->op == OP_KIND_group_picks) return SPLIT_FIRST;
+    return one ? split_of_one(be, node) : SPLIT_ALL;
+}
+
+static bool clash(enum split before, enum split now)
+{
+    return before != SPLIT_NONE && (before != now || now == SPLIT_ALL);
+}
+
+/* Of a step by heads only what goes from one to the next is. */
+static enum split split_of_operand(enum split split, const struct operand *o)
+{
+    bool by_heads = o->kind == OPERAND_BUFFER && o->role == ROLE_delta_out;
+    return split == SPLIT_HEADS && !by_heads ? SPLIT_ALL : split;
+}
+
+/* What a step does with its resources: asks whether they clash with the phase, or adds them. */
+typedef bool visit_fn(struct phase *phase, uint32_t resource, bool write, enum split split);
+
+static bool visit_clash(struct phase *phase, uint32_t r, bool write, enum split split)
+{
+    return clash((enum split)phase->writes[r], split) ||
+           (write && clash((enum split)phase->reads[r], split));
+}
+
+static bool visit_add(struct phase *phase, uint32_t r, bool write, enum split split)
+{
+    uint8_t *at = write ? &phase->writes[r] : &phase->reads[r];
+    *at = *at == SPLIT_NONE || *at == split ? (uint8_t)split : (uint8_t)SPLIT_ALL;
+    return false;
+}
+
+static bool visit(const struct cpu_backend *be, const struct step *step, bool one,
+                  struct phase *phase, visit_fn *fn)
+{
+    const struct node *node = &be->graph->nodes.items[step->node];
+    const struct op_info *info = op_info(node->op);
+    const enum split split = split_of(be, step, one);
+    bool result = false;
+    if (step->quantize) {
+        uint32_t x = be->plan.slot[step->input];
+        if (x != (uint32_t)PLAN_BORROWED) result = fn(phase, x, false, split);
+        return fn(phase, resource(be, RESOURCE_ACT8), true, split) || result;
+    }
+    for (uint32_t i = 0; i < info->n_operands; i++) {
+        const struct operand *o = &info->operands[i];
+        uint32_t r;
+        if (!resource_of(be, node, o, &r)) continue;
+        enum split by = split_of_operand(split, o);
+        if (o->mode != MODE_OUT && o->mode != MODE_SCRATCH) result |= fn(phase, r, false, by);
+        if (o->mode != MODE_IN) result |= fn(phase, r, true, by);
+    }
+    if (be->node_mode[step->node] != NODE_F32)
+        result |= fn(phase, resource(be, RESOURCE_ACT8), false, split);
+    if (node->op == OP_KIND_group_picks)
+        result |= fn(phase, resource(be, RESOURCE_ROUND), true, split);
+    return result;
+}
+
+static void begin_phase(struct phase *phase)
+{
+    for (uint32_t r = 0; r < phase->n; r++) phase->reads[r] = phase->writes[r] = SPLIT_NONE;
+    phase->fenced = false;
+}
+
+static void place_barriers(struct cpu_backend *be, struct phase *phase, bool one)
+{
+    begin_phase(phase);
+    for (uint32_t s = 0; s < be->n_steps; s++) {
+        struct step *step = &be->steps[s];
+        bool plain = step->quantize || is_plain(be->graph->nodes.items[step->node].op);
+        step->barrier[one] = !plain || phase->fenced || visit(be, step, one, phase, visit_clash);
+        if (step->barrier[one]) begin_phase(phase);
+        if (plain) (void)visit(be, step, one, phase, visit_add);
+        /* experts ends with a barrier of its own */
+        phase->fenced = !plain && be->graph->nodes.items[step->node].op != OP_KIND_experts;
+    }
+}
+
+/* The node after which the input of projection n may be quantised: its writer, if it can wait. */
+static uint32_t quantize_after(const struct cpu_backend *be, uint32_t n, uint32_t input)
+{
+    uint32_t writer = be->graph->buffers.items[input].writer;
+    if (writer >= n) return n - 1;
+    for (uint32_t i = writer + 1; i < n; i++)
+        if (be->node_mode[i] != NODE_F32) return n - 1;
+    return writer;
+}
+
+static uint32_t input_of(const struct cpu_backend *be, uint32_t n)
+{
+    const struct node *node = &be->graph->nodes.items[n];
+    const struct buffer *x = node->op == OP_KIND_matmul ? BUFFER_DECL(be, node->u.matmul.x)
+                                                        : BUFFER_DECL(be, node->u.affine.x);
+    return (uint32_t)(x - be->graph->buffers.items);
+}
+
+/* Node by node; after[m]: the projection whose input is quantised after node m, or none. */
+static void list_steps(struct cpu_backend *be, const uint32_t *after)
+{
+    uint32_t n_nodes = (uint32_t)be->graph->nodes.n;
+    for (uint32_t n = 0; n < n_nodes; n++) {
+        be->first_step[n] = be->n_steps;
+        be->steps[be->n_steps++] = (struct step){.node = n};
+        if (after[n] != UINT32_MAX)
+            be->steps[be->n_steps++] =
+                (struct step){.node = after[n], .quantize = true, .input = input_of(be, after[n])};
+    }
+    be->first_step[n_nodes] = be->n_steps;
+}
+
+const struct step *cpu_step_before(const struct cpu_backend *be, uint32_t begin, uint32_t end)
+{
+    for (uint32_t s = be->first_step[begin]; s-- > 0;) {
+        const struct step *step = &be->steps[s];
+        if (step->quantize) return step->node >= begin && step->node < end ? step : NULL;
+    }
+    return NULL;
+}
+
+enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *err)
+{
+    uint32_t n_nodes = (uint32_t)be->graph->nodes.n;
+    struct phase phase = {.n = resource(be, MORE_RESOURCES)};
+    uint32_t *after = malloc((n_nodes + 1) * sizeof *after);
+    phase.reads = malloc(phase.n);
+    phase.writes = malloc(phase.n);
+    be->steps = calloc(2 * (size_t)n_nodes + 1, sizeof *be->steps);
+    be->first_step = calloc(n_nodes + 1, sizeof *be->first_step);
+    bool ok = after && phase.reads && phase.writes && be->steps && be->first_step;
+    if (ok) {
+        for (uint32_t n = 0; n < n_nodes; n++) after[n] = UINT32_MAX;
+        for (uint32_t n = 1; n < n_nodes; n++)
+            if (be->node_mode[n] == NODE_QUANTIZE)
+                after[quantize_after(be, n, input_of(be, n))] = n;
+        list_steps(be, after);
+        place_barriers(be, &phase, false);
+        place_barriers(be, &phase, true);
+    }
+    free(after);
+    free(phase.reads);
+    free(phase.writes);
+    return ok ? SLUICE_OK : err_nomem(err, "backend", n_nodes);
+}
