@@ -263,7 +263,7 @@ static void misplaced_option(const struct option *o, enum command command, struc
 static bool take_option(struct args *args, int argc, char **argv, int *i, struct buffer *message)
 {
     const char *word = argv[*i];
-    const char *equals = word[1] == '-' ? strchr(word, '=') : NULL;
+    const char *equals = strchr(word, '=');
     size_t len = equals ? (size_t)(equals - word) : strlen(word);
     const struct option *o = find_option(word, len);
     if (!o) {

@@ -47,6 +47,16 @@ static int print_help(const char *name)
     return code;
 }
 
+static int cmd_help(int n, char **names)
+{
+    if (n <= 1) return print_help(n == 1 ? names[0] : NULL);
+    struct buffer text = {0};
+    buffer_printf(&text, "'help' takes one COMMAND, but got '%s' and '%s'", names[0], names[1]);
+    int code = usage_error(&text);
+    buffer_release(&text);
+    return code;
+}
+
 static int print_version(void)
 {
     struct buffer text = {0};
@@ -95,7 +105,7 @@ int main(int argc, char **argv)
     const char *first = argc > 1 ? argv[1] : "";
     if (strcmp(first, "--version") == 0) return print_version();
     if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) return print_help(NULL);
-    if (strcmp(first, "help") == 0) return print_help(argc > 2 ? argv[2] : NULL);
+    if (strcmp(first, "help") == 0) return cmd_help(argc - 2, argv + 2);
 
     struct args args;
     struct buffer message = {0};

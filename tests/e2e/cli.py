@@ -32,6 +32,7 @@ USAGE_ERRORS = [
     (("rum",), "did you mean 'run'?"),
     (("--verson",), "did you mean '--version'?"),
     (("help", "tokenise"), "did you mean 'tokenize'?"),
+    (("help", "run", "pack"), "one COMMAND, but got 'run' and 'pack'"),
     (("run", "--promt", "x"), "did you mean '--prompt'?"),
     (("run", "--prompt"), "needs a value"),
     (("run", "--prompt", "x", "-n", "many"), "whole number in [0, 4294967295], not 'many'"),

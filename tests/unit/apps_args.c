@@ -58,6 +58,16 @@ static void test_values_reach_their_fields(void)
     buffer_release(&message);
 }
 
+static void test_a_value_in_the_word_of_a_short_option(void)
+{
+    struct args args;
+    struct buffer message = {0};
+    REQUIRE(parse(&args, &message, "run --prompt=a=b -n=7"), "%s", message.data);
+    CHECK(args.n_tokens == 7 && strcmp(args.prompt, "a=b") == 0);
+    args_release(&args);
+    buffer_release(&message);
+}
+
 static void test_bias_precision_and_seed(void)
 {
     struct args args;
@@ -247,6 +257,7 @@ static void test_nearest_word(void)
 
 #define CASES(C)                                                                                   \
     C(values_reach_their_fields)                                                                   \
+    C(a_value_in_the_word_of_a_short_option)                                                       \
     C(bias_precision_and_seed)                                                                     \
     C(words_after_two_dashes_are_no_options)                                                       \
     C(defaults_are_those_of_the_sampler)                                                           \
