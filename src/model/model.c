@@ -89,13 +89,25 @@ static enum sluice_status add_eos_field(struct model *m, const struct json_node 
     return SLUICE_OK;
 }
 
+/* The whole of a JSON file of cp; messages name it with the folder. */
+static enum sluice_status file_node(struct model *m, const struct checkpoint *cp, json_t *object,
+                                    const char *name, struct json_node *node,
+                                    struct sluice_error *err)
+{
+    *node = (struct json_node){object, arena_printf(&m->arena, "%s/%s", cp->path, name), ""};
+    return node->file ? SLUICE_OK : err_nomem(err, name, strlen(cp->path));
+}
+
 /* generation_config.json decides; without one, the config. */
 static enum sluice_status read_eos(struct model *m, const struct checkpoint *cp,
                                    const struct json_node *top, const struct json_node *text,
                                    struct sluice_error *err)
 {
-    struct json_node generation = {cp->generation_config, "generation_config.json", ""};
-    if (generation.object) TRY(add_eos_field(m, &generation, err));
+    struct json_node generation;
+    if (cp->generation_config) {
+        TRY(file_node(m, cp, cp->generation_config, "generation_config.json", &generation, err));
+        TRY(add_eos_field(m, &generation, err));
+    }
     if (m->n_eos == 0) TRY(add_eos_field(m, text, err));
     if (m->n_eos == 0 && text->object != top->object) TRY(add_eos_field(m, top, err));
     return SLUICE_OK;
@@ -107,8 +119,7 @@ static enum sluice_status translate_gguf(struct model *m, const struct checkpoin
                                          struct sluice_error *err)
 {
     TRY(gguf_config(cp, &b->gguf, &m->layout, &m->gguf_config, err));
-    top->object = m->gguf_config;
-    top->file = checkpoint_file_name(cp, &cp->tensors[0]);
+    *top = (struct json_node){m->gguf_config, checkpoint_file_name(cp, &cp->tensors[0]), ""};
     return SLUICE_OK;
 }
 
@@ -116,9 +127,12 @@ static enum sluice_status describe(struct model *m, const struct checkpoint *cp,
                                    const struct model_options *options, struct binder *b,
                                    struct sluice_error *err)
 {
-    struct json_node top = {cp->config, "config.json", ""};
-    struct json_node text;
-    if (cp->gguf) TRY(translate_gguf(m, cp, b, &top, err));
+    struct json_node top, text;
+    if (cp->gguf) {
+        TRY(translate_gguf(m, cp, b, &top, err));
+    } else {
+        TRY(file_node(m, cp, cp->config, "config.json", &top, err));
+    }
     TRY(find_text_config(&top, &text, err));
     TRY(find_arch(&top, &text, &b->arch, err));
     m->architecture = b->arch->model_type;
