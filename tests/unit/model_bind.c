@@ -183,7 +183,7 @@ static void test_other_float_types(void)
 static void test_packed_tensors_that_do_not_fit(void)
 {
     PACKED_REFUSED(MISMATCH,
-                   "tensor '" O_PROJ ".weight' is packed, but config.json has no field "
+                   "tensor '" O_PROJ ".weight' is packed, but DIR/config.json has no field "
                    "'quantization'",
                    "", (void)0);
     PACKED_REFUSED(UNSUPPORTED,

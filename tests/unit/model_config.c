@@ -10,16 +10,16 @@
 static void test_rotation_that_is_not_supported(void)
 {
     CONFIG_REFUSED(MISMATCH,
-                   "config.json: head_dim 16 times partial_rotary_factor 0.45 gives 7 rotated "
+                   "DIR/config.json: head_dim 16 times partial_rotary_factor 0.45 gives 7 rotated "
                    "dimensions; an even number is needed",
                    "\"partial_rotary_factor\": 0.5", "\"partial_rotary_factor\": 0.45");
     CONFIG_REFUSED(MISMATCH,
-                   "config.json: head_dim 16 times partial_rotary_factor 0 gives 0 rotated "
+                   "DIR/config.json: head_dim 16 times partial_rotary_factor 0 gives 0 rotated "
                    "dimensions; an even number is needed",
                    "\"partial_rotary_factor\": 0.5", "\"partial_rotary_factor\": 0");
     CONFIG_REFUSED(
         UNSUPPORTED,
-        "config.json: field 'rope_parameters.rope_type' is 'longrope', which is not supported",
+        "DIR/config.json: field 'rope_parameters.rope_type' is 'longrope', which is not supported",
         "\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"longrope\"}");
 }
 
@@ -67,7 +67,7 @@ static void test_yarn(void)
 #undef COMMON
     CONFIG_REFUSED(
         UNSUPPORTED,
-        "config.json: field 'rope_theta' is 1, by which YaRN cannot tell rotations apart",
+        "DIR/config.json: field 'rope_theta' is 1, by which YaRN cannot tell rotations apart",
         "\"partial_rotary_factor\": 0.5",
         "\"rope_theta\": 1, \"rope_parameters\": {\"rope_type\": \"yarn\"}");
 }
@@ -76,18 +76,19 @@ static void test_layer_lists_that_do_not_fit(void)
 {
     static const char list[] = "[\"linear_attention\", \"full_attention\"]";
     static const char length[] =
-        "config.json: field 'layer_types' must list one type for each of the 2 layers";
+        "DIR/config.json: field 'layer_types' must list one type for each of the 2 layers";
     CONFIG_REFUSED(MISMATCH, length, list, "[\"linear_attention\"]");
     CONFIG_REFUSED(MISMATCH, length, list, "[]");
     CONFIG_REFUSED(MISMATCH, length, list, "\"full_attention\"");
     CONFIG_REFUSED(UNSUPPORTED,
-                   "config.json: field 'layer_types': layer 1 has type 'sliding_attention'; "
+                   "DIR/config.json: field 'layer_types': layer 1 has type 'sliding_attention'; "
                    "linear_attention and full_attention are supported",
                    list, "[\"linear_attention\", \"sliding_attention\"]");
-    CONFIG_REFUSED(UNSUPPORTED,
-                   "config.json: field 'layer_types': layer 0 has type '?'; linear_attention and "
-                   "full_attention are supported",
-                   list, "[1, 2]");
+    CONFIG_REFUSED(
+        UNSUPPORTED,
+        "DIR/config.json: field 'layer_types': layer 0 has type '?'; linear_attention and "
+        "full_attention are supported",
+        list, "[1, 2]");
 }
 
 static void test_layer_interval(void)
@@ -104,12 +105,15 @@ static void test_layer_interval(void)
 
 static void test_heads_that_do_not_divide(void)
 {
-    CONFIG_REFUSED(MISMATCH, "config.json: 3 attention heads cannot share 2 key-value heads evenly",
+    CONFIG_REFUSED(MISMATCH,
+                   "DIR/config.json: 3 attention heads cannot share 2 key-value heads evenly",
                    "\"num_attention_heads\": 2, \"num_key_value_heads\": 1",
                    "\"num_attention_heads\": 3, \"num_key_value_heads\": 2");
-    CONFIG_REFUSED(MISMATCH, "config.json: 2 linear value heads cannot share 3 key heads evenly",
+    CONFIG_REFUSED(MISMATCH,
+                   "DIR/config.json: 2 linear value heads cannot share 3 key heads evenly",
                    "\"linear_num_key_heads\": 1", "\"linear_num_key_heads\": 3");
-    CONFIG_REFUSED(UNSUPPORTED, "config.json: 1048576 attention heads of size 1048576 are too wide",
+    CONFIG_REFUSED(UNSUPPORTED,
+                   "DIR/config.json: 1048576 attention heads of size 1048576 are too wide",
                    "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16",
                    "\"num_attention_heads\": 1048576, \"head_dim\": 1048576");
 }
@@ -117,14 +121,14 @@ static void test_heads_that_do_not_divide(void)
 static void test_features_that_are_not_supported(void)
 {
 #define FIELD_REFUSED(text, field) REFUSED(UNSUPPORTED, text, TINY_SEPARATE, tiny_field(t, field))
-    FIELD_REFUSED("config.json: field 'attention_bias' is 'true', which is not supported",
+    FIELD_REFUSED("DIR/config.json: field 'attention_bias' is 'true', which is not supported",
                   "\"attention_bias\": true");
-    FIELD_REFUSED("config.json: field 'attn_output_gate' is 'false', which is not supported",
+    FIELD_REFUSED("DIR/config.json: field 'attn_output_gate' is 'false', which is not supported",
                   "\"attn_output_gate\": false");
-    FIELD_REFUSED("config.json: field 'hidden_act' is 'gelu', which is not supported",
+    FIELD_REFUSED("DIR/config.json: field 'hidden_act' is 'gelu', which is not supported",
                   "\"hidden_act\": \"gelu\"");
     static const char unknown[] =
-        "config.json: field 'model_type' is 'llama', which is not supported; supported are:"
+        "DIR/config.json: field 'model_type' is 'llama', which is not supported; supported are:"
 #define A(name, type) " " type
 #include "model/arch.def"
 #undef A
@@ -179,13 +183,13 @@ static void test_end_ids(void)
     check_ends("\"eos_token_id\": 5", "{\"eos_token_id\": [7, 8]}", "7 8 ");
     check_ends("\"eos_token_id\": 5", "{\"temperature\": 1}", "5 ");
     static const char range[] =
-        "config.json: field 'eos_token_id' must be ids below the vocabulary size 40";
+        "DIR/config.json: field 'eos_token_id' must be ids below the vocabulary size 40";
     REFUSED(FORMAT, range, TINY_SEPARATE, tiny_field(t, "\"eos_token_id\": 40"));
     REFUSED(FORMAT, range, TINY_SEPARATE, tiny_field(t, "\"eos_token_id\": -1"));
     REFUSED(FORMAT, range, TINY_SEPARATE, tiny_field(t, "\"eos_token_id\": [1, \"2\"]"));
     REFUSED(FORMAT, range, TINY_SEPARATE, tiny_field(t, "\"eos_token_id\": 1.5"));
-    REFUSED(UNSUPPORTED, "config.json: field 'eos_token_id' lists more than 16 ids", TINY_SEPARATE,
-            tiny_field(t, "\"eos_token_id\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"));
+    REFUSED(UNSUPPORTED, "DIR/config.json: field 'eos_token_id' lists more than 16 ids",
+            TINY_SEPARATE, tiny_field(t, "\"eos_token_id\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"));
 }
 
 static void test_quantisation_that_does_not_fit(void)
@@ -194,41 +198,45 @@ static void test_quantisation_that_does_not_fit(void)
         MISMATCH,
         "model.safetensors: tensor '" O_PROJ
         ".weight' has rows of 4 words, which does not fit 32 columns of 8 bits in groups "
-        "of 32 as config.json says",
+        "of 32 as DIR/config.json says",
         "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"" O_PROJ "\": {\"bits\": 8}}",
         (void)0);
     PACKED_REFUSED(
         MISMATCH,
         "model.safetensors: tensor '" O_PROJ
         ".weight' has rows of 4 words, which does not fit 32 columns of 4 bits in groups "
-        "of 64 as config.json says",
+        "of 64 as DIR/config.json says",
         "\"quantization\": {\"bits\": 4, \"group_size\": 64}", (void)0);
     PACKED_REFUSED(
-        MISMATCH, "tensor '" O_PROJ ".weight' is packed, but config.json says it is not quantised",
+        MISMATCH,
+        "tensor '" O_PROJ ".weight' is packed, but DIR/config.json says it is not quantised",
         "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"" O_PROJ "\": false}", (void)0);
     PACKED_REFUSED(
-        FORMAT, "config.json: field 'quantization." O_PROJ "' must be an object or a boolean",
+        FORMAT, "DIR/config.json: field 'quantization." O_PROJ "' must be an object or a boolean",
         "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"" O_PROJ "\": 4}", (void)0);
     PACKED_REFUSED(
-        UNSUPPORTED, "config.json: field '" O_PROJ ".bits' is 7; 2, 3, 4, 5, 6 and 8 are supported",
+        UNSUPPORTED,
+        "DIR/config.json: field '" O_PROJ ".bits' is 7; 2, 3, 4, 5, 6 and 8 are supported",
         "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"" O_PROJ "\": {\"bits\": 7}}",
         (void)0);
-    PACKED_REFUSED(UNSUPPORTED,
-                   "config.json: field 'quantization.bits' is 1; 2, 3, 4, 5, 6 and 8 are supported",
-                   "\"quantization\": {\"bits\": 1, \"group_size\": 32}", (void)0);
     PACKED_REFUSED(
         UNSUPPORTED,
-        "config.json: field 'quantization.group_size' is 16; 32, 64 and 128 are supported",
+        "DIR/config.json: field 'quantization.bits' is 1; 2, 3, 4, 5, 6 and 8 are supported",
+        "\"quantization\": {\"bits\": 1, \"group_size\": 32}", (void)0);
+    PACKED_REFUSED(
+        UNSUPPORTED,
+        "DIR/config.json: field 'quantization.group_size' is 16; 32, 64 and 128 are supported",
         "\"quantization\": {\"bits\": 4, \"group_size\": 16}", (void)0);
-    PACKED_REFUSED(UNSUPPORTED,
-                   "config.json: field 'quantization.mode' is 'nvfp4'; only 'affine' and 'mxfp4' "
-                   "quantisation are supported",
-                   "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"mode\": \"nvfp4\"}",
-                   (void)0);
-    PACKED_REFUSED(UNSUPPORTED,
-                   "config.json: field 'quantization_config.quant_method' is 'gptq', which is not "
-                   "supported; 'mxfp4', 'fp8' and MLX's affine quantisation are",
-                   "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}", (void)0);
+    PACKED_REFUSED(
+        UNSUPPORTED,
+        "DIR/config.json: field 'quantization.mode' is 'nvfp4'; only 'affine' and 'mxfp4' "
+        "quantisation are supported",
+        "\"quantization\": {\"bits\": 4, \"group_size\": 32, \"mode\": \"nvfp4\"}", (void)0);
+    PACKED_REFUSED(
+        UNSUPPORTED,
+        "DIR/config.json: field 'quantization_config.quant_method' is 'gptq', which is not "
+        "supported; 'mxfp4', 'fp8' and MLX's affine quantisation are",
+        "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}", (void)0);
 }
 
 /* An override in each way that converters write it. */
