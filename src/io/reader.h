@@ -1,13 +1,13 @@
 /*
  * Reading pieces of files, many at once. The reader keeps two queues. At most `depth` demand reads
  * are in flight, and by default no more bytes than keep a drive busy: some drives finish all
- * reads they have at about the same time, so that what is asked for too early delays what is
- * computed first. A prefetch read starts only while no demand read is queued or in flight, and at
- * most an eighth of the depth are in flight at once, so that it hardly delays the demand reads that
- * come after it. Short reads are continued and interrupted ones repeated, so that a result is
- * either all the bytes that were needed or an error; bytes of a file that was written to since it
- * was opened are an error too. How reads are carried out is a driver's business: io_uring, a pool
- * of pread threads, or a test double.
+ * reads they have at the same time, so that what is asked for too early delays what is computed
+ * first, and what is asked for too late finds the drive idle. A prefetch read starts only while no
+ * demand read is queued or in flight, and at most an eighth of the depth are in flight at once, so
+ * that it hardly delays the demand reads that come after it. Short reads are continued and
+ * interrupted ones repeated, so that a result is either all the bytes that were needed or an error;
+ * bytes of a file that was written to since it was opened are an error too. How reads are carried
+ * out is a driver's business: io_uring, a pool of pread threads, or a test double.
  *
  * One thread at a time uses a reader.
  */
@@ -23,7 +23,7 @@ struct driver;
 
 struct reader_options {
     enum reader_kind kind;
-    uint32_t depth;        /* most reads in flight; 0: 32, and beyond two of them 4 MiB */
+    uint32_t depth;        /* most reads in flight; 0: 32, and beyond two of them 12 MiB */
     uint32_t workers;      /* threads of the pread driver; 0: 8 */
     bool buffered;         /* through the page cache even where O_DIRECT works */
     uint64_t memory_nodes; /* over which its owner spreads what is read: see mem_spread */

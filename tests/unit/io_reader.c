@@ -348,10 +348,10 @@ static void test_bytes_in_flight(void)
     static const struct {
         uint32_t depth, bytes, most;
     } cases[] = {
-        {0, 1 << 20, 4}, {0, (1 << 20) - 4096, 4}, {0, 800 << 10, 5}, {0, 4096, 12},
-        {0, 8 << 20, 2}, {12, 8 << 20, 12},        {3, 4096, 3},
+        {0, 1 << 20, 12}, {0, (1 << 20) + 4096, 11}, {0, 1600 << 10, 7}, {0, 4096, 14},
+        {0, 8 << 20, 2},  {14, 8 << 20, 14},         {3, 4096, 3},
     };
-    enum { READS = 12 };
+    enum { READS = 14 };
     struct corpus c;
     struct read_result res;
     REQUIRE(corpus_make(&c));

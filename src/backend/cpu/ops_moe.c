@@ -255,6 +255,15 @@ static void activate(const struct task *t, const struct experts_run *run, uint32
 }
 
 /*
+ * Between the experts of a round: a read that has finished makes room for the next, and the drive
+ * is not to wait until the round is over.
+ */
+static void keep_reading(const struct task *t)
+{
+    if (t->thread == 0 && t->be->options.store) store_poll(t->be->options.store);
+}
+
+/*
  * This thread's values of the activation, whole groups of int8, for all picks of the round: what it
  * needs of gate and up is what it computed. These lie one after the other in a pick's row, or in
  * pairs as a joint matrix gives them.
@@ -276,6 +285,7 @@ static void gate_and_up(const struct task *t, const struct experts_run *run)
             expert_matmul(t, &v->up, bank->transposed, begin, end, &run->in, p0, p1, y + inter,
                           2 * inter);
         for (uint32_t p = p0; p < p1; p++) activate(t, run, e, p, begin, end);
+        keep_reading(t);
     }
 }
 
@@ -302,6 +312,7 @@ static void down(const struct task *t, const struct experts_run *run)
                       y, hidden);
         if (bank->down_bias)
             add_bias(t, bank->down_bias + (size_t)e * hidden, begin, end, hidden, p0, p1, y);
+        keep_reading(t);
     }
 }
 
