@@ -37,6 +37,13 @@ struct softmax_state {
     float sum;
 };
 
+/* Query heads of attention that look at the same keys and values. */
+struct attention_query {
+    const float *q; /* [heads][head_dim] */
+    uint32_t heads, head_dim;
+    float scale;
+};
+
 /*
  * Query heads of latent attention that look at the same rows of the cache: each row is a latent of
  * rank values, which is both key and value, then rotated values, which are key alone.
@@ -46,6 +53,17 @@ struct latent_query {
     const float *rot;    /* [heads][rotated] */
     uint32_t heads, rank, rotated;
     float scale;
+};
+
+/*
+ * Tokens of one head of gated DeltaNet: token t has q, k [dk] and v [dv] at t * ld, g and b at
+ * t * ldg, and its result [dv] goes to out + t * ldo.
+ */
+struct delta_tokens {
+    const float *q, *k, *v, *g, *b;
+    float *out;
+    size_t ld, ldg, ldo;
+    uint32_t n;
 };
 
 /* How sigmoid_top_k chooses k of n experts, which are in n_groups equal groups. */
@@ -108,10 +126,11 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  * conv_silu          y[c] = silu(sum_j w[j * n + c] * rows[j][c]), j < width, oldest row first
  * decay_beta         g = exp(neg_a * softplus(alpha + dt_bias)), b = sigmoid(beta); softplus(x) =
  *                    max(x, 0) + log1p(exp(-|x|))
- * delta_step         state [dv][dk], one head, one token: S = g S; m = S k; S += beta (v - m) k^T;
- *                    out = S q (Yang et al., arXiv:2412.06464)
- * attention_block_*  one query head against count <= ATTENTION_BLOCK positions: keys and values
- *                    [count][head_dim]; updates st and acc[head_dim] (unnormalised)
+ * delta_net          state [dv][dk] of one head through x->n >= 1 tokens, for each: S = g S;
+ *                    m = S k; S += beta (v - m) k^T; out = S q (Yang et al., arXiv:2412.06464); the
+ *                    first reads from, results go to `to`, which may be from
+ * attention_block_*  count <= ATTENTION_BLOCK positions: keys and values [count][head_dim]; updates
+ *                    st[heads] and acc[heads][head_dim] (unnormalised), each head by itself
  * latent_block_*     count <= ATTENTION_BLOCK rows [rank + rotated]; updates st[heads] and
  *                    acc[heads][rank] (unnormalised), each head by itself
  * scale              y = x * factor; y may be x

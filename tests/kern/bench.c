@@ -68,7 +68,24 @@ static double sample(const struct job *whole, uint32_t threads)
 
 struct result {
     double median, low, high, best; /* seconds; low and high are the quartiles */
+    double hz;                      /* cycles a second of this thread around the samples */
 };
+
+/* A chain of additions, which take a cycle each on every processor that the kernels know. */
+static double cycles_per_second(void)
+{
+    enum { STEPS = 1 << 14, EACH = 16 };
+    uint64_t x = 0;
+    double start = now();
+    for (int i = 0; i < STEPS; i++) {
+#pragma GCC unroll 16
+        for (int j = 0; j < EACH; j++) {
+            x++;
+            __asm__ volatile("" : "+r"(x));
+        }
+    }
+    return STEPS * EACH / (now() - start);
+}
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -80,10 +97,12 @@ static struct result measure(const struct job *job, uint32_t threads)
 {
     double times[SAMPLES];
     sample(job, threads);
+    double before = cycles_per_second();
     for (int i = 0; i < SAMPLES; i++) times[i] = sample(job, threads);
+    double after = cycles_per_second();
     qsort(times, SAMPLES, sizeof times[0], compare_doubles);
-    return (struct result){times[SAMPLES / 2], times[SAMPLES / 4], times[SAMPLES * 3 / 4],
-                           times[0]};
+    return (struct result){times[SAMPLES / 2], times[SAMPLES / 4], times[SAMPLES * 3 / 4], times[0],
+                           fmax(before, after)};
 }
 
 static void print_result(const struct bench_options *o, const char *name, const char *from,
@@ -94,13 +113,14 @@ static void print_result(const struct bench_options *o, const char *name, const 
     if (o->json) {
         printf(
             "{\"name\": \"%s\", \"from\": \"%s\", \"n\": %u, \"threads\": %u, \"seconds\": %.9g, "
-            "\"low\": %.9g, \"high\": %.9g, \"best\": %.9g, \"gb_per_s\": %.4g, \"gop_per_s\": "
-            "%.4g}\n",
-            name, from, n, o->threads, r.median, r.low, r.high, r.best, gb, gop);
+            "\"low\": %.9g, \"high\": %.9g, \"best\": %.9g, \"cycles\": %.6g, \"gb_per_s\": %.4g, "
+            "\"gop_per_s\": %.4g}\n",
+            name, from, n, o->threads, r.median, r.low, r.high, r.best, r.median * r.hz, gb, gop);
     } else {
-        printf("%-32s %-6s n %3u  %10.2f us  +-%5.1f%%  %7.2f GB/s  %8.2f GOP/s  "
+        printf("%-32s %-6s n %3u  %10.2f us  +-%5.1f%%  %11.0f cycles  %7.2f GB/s  %8.2f GOP/s  "
                "best %7.2f GB/s\n",
-               name, from, n, r.median * 1e6, spread, gb, gop, bytes / r.best * 1e-9);
+               name, from, n, r.median * 1e6, spread, r.median * r.hz, gb, gop,
+               bytes / r.best * 1e-9);
     }
     fflush(stdout);
 }
@@ -240,7 +260,7 @@ static void bench_matmul(const struct world *world, const struct kernels *k, con
         bench_product(world, k, name, (struct case_of_product){type, i8, false, token_counts[i]});
 }
 
-enum { REPEATS = 256, HEAD = 128, EXPERTS = 256, CHOSEN = 8 };
+enum { REPEATS = 256, HEAD = 128, SHARING = 8, EXPERTS = 256, CHOSEN = 8 };
 
 static void run_rms_norm(const struct job *job)
 {
@@ -303,9 +323,15 @@ static void run_sigmoid_top_k(const struct job *job)
 static void run_delta(const struct job *job)
 {
     const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++)
-        job->k->delta_step(w->y, w->x, w->x + HEAD, w->x + 2 * HEAD, 0.9f, 0.01f, HEAD, HEAD,
-                           w->y + HEAD * HEAD);
+    const float gates[2] = {0.9f, 0.01f};
+    const struct delta_tokens x = {.q = w->x,
+                                   .k = w->x + HEAD,
+                                   .v = w->x + 2 * HEAD,
+                                   .g = gates,
+                                   .b = gates + 1,
+                                   .out = w->y + HEAD * HEAD,
+                                   .n = 1};
+    for (int i = 0; i < REPEATS; i++) job->k->delta_net(w->y, w->y, &x, HEAD, HEAD);
 }
 
 static void run_decay(const struct job *job)
@@ -319,20 +345,24 @@ static void run_attention_f16(const struct job *job)
 {
     const struct world *w = job->operands;
     const uint16_t *cache = (const uint16_t *)w->memory;
-    struct softmax_state st = {-INFINITY, 0};
+    const struct attention_query q = {w->x, SHARING, HEAD, 1e-4f};
+    struct softmax_state st[SHARING];
+    for (int h = 0; h < SHARING; h++) st[h] = (struct softmax_state){-INFINITY, 0};
     for (int i = 0; i < REPEATS; i++)
-        job->k->attention_block_f16(w->x, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK,
-                                    HEAD, 1e-4f, &st, w->y);
+        job->k->attention_block_f16(&q, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK, st,
+                                    w->y);
 }
 
 static void run_attention_f32(const struct job *job)
 {
     const struct world *w = job->operands;
     const float *cache = w->x;
-    struct softmax_state st = {-INFINITY, 0};
+    const struct attention_query q = {w->x, SHARING, HEAD, 0.1f};
+    struct softmax_state st[SHARING];
+    for (int h = 0; h < SHARING; h++) st[h] = (struct softmax_state){-INFINITY, 0};
     for (int i = 0; i < REPEATS; i++)
-        job->k->attention_block_f32(w->x, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK,
-                                    HEAD, 0.1f, &st, w->y);
+        job->k->attention_block_f32(&q, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK, st,
+                                    w->y);
 }
 
 /* In cache, one thread. */
@@ -349,12 +379,12 @@ static const struct row_bench {
     {"weighted_sum", run_weighted_sum, COLS * 36.0, COLS * 16.0},
     {"softmax_top_k", run_top_k, EXPERTS * 4.0, EXPERTS *(double)CHOSEN},
     {"sigmoid_top_k", run_sigmoid_top_k, EXPERTS * 8.0, EXPERTS *(double)CHOSEN},
-    {"delta_step", run_delta, HEAD *HEAD * 8.0, HEAD *HEAD * 7.0},
+    {"delta_net", run_delta, HEAD *HEAD * 8.0, HEAD *HEAD * 7.0},
     {"decay_beta", run_decay, 32 * 24.0, 32 * 10.0},
     {"attention_block_f16", run_attention_f16, ATTENTION_BLOCK *HEAD * 4.0,
-     ATTENTION_BLOCK *HEAD * 4.0},
+     SHARING *ATTENTION_BLOCK *HEAD * 4.0},
     {"attention_block_f32", run_attention_f32, ATTENTION_BLOCK *HEAD * 8.0,
-     ATTENTION_BLOCK *HEAD * 4.0},
+     SHARING *ATTENTION_BLOCK *HEAD * 4.0},
 };
 
 static void bench_rows(const struct world *world, const struct kernels *k, const char *set)
@@ -367,8 +397,8 @@ static void bench_rows(const struct world *world, const struct kernels *k, const
         memset(world->y, 0, (HEAD * HEAD + HEAD) * sizeof(float));
         struct job job = {b->run, k, world, 0, 1, 1, world->scratch};
         struct result r = measure(&job, 1);
-        r = (struct result){r.median / REPEATS, r.low / REPEATS, r.high / REPEATS,
-                            r.best / REPEATS};
+        r = (struct result){r.median / REPEATS, r.low / REPEATS, r.high / REPEATS, r.best / REPEATS,
+                            r.hz};
         print_result(world->options, name, "cache", 1, r, b->bytes, b->operations);
     }
 }

@@ -104,34 +104,88 @@ static void check_step_row(struct check *c, const struct step *s, uint32_t i, co
     expect_near(c, "out", i, out, result, dot_bound(s->dk, result_size) + carried);
 }
 
-void check_delta_step(struct check *c, const struct kernels *k, enum wtype type)
+/* What a run of tokens gave, with the state after each: the step before is taken as it is. */
+static void check_run(struct check *c, const struct delta_tokens *x, const float *states,
+                      uint32_t dk, uint32_t dv)
+{
+    for (uint32_t t = 0; t < x->n; t++) {
+        struct step s = {.state = states + (size_t)t * dk * dv,
+                         .q = x->q + t * x->ld,
+                         .k = x->k + t * x->ld,
+                         .v = x->v + t * x->ld,
+                         .g = x->g[t * x->ldg],
+                         .beta = x->b[t * x->ldg],
+                         .dk = dk,
+                         .dv = dv};
+        for (uint32_t i = 0; i < dv; i++)
+            check_step_row(c, &s, i, states + (size_t)(t + 1) * dk * dv, x->out[t * x->ldo + i]);
+    }
+}
+
+/* The states after 0, 1, ... tokens, one token at a time from one to the next. */
+static float *step_by_step(const struct kernels *k, const struct delta_tokens *x,
+                           const float *state, uint32_t dk, uint32_t dv)
+{
+    size_t n = (size_t)dk * dv;
+    float *states = temporary((x->n + 1) * n * sizeof *states);
+    float *out = temporary(dv * sizeof *out);
+    memcpy(states, state, n * sizeof *states);
+    for (uint32_t t = 0; t < x->n; t++) {
+        struct delta_tokens one = *x;
+        one.n = 1;
+        one.q += t * x->ld;
+        one.k += t * x->ld;
+        one.v += t * x->ld;
+        one.g += t * x->ldg;
+        one.b += t * x->ldg;
+        one.out = out;
+        k->delta_net(states + t * n, states + (t + 1) * n, &one, dk, dv);
+    }
+    return states;
+}
+
+static void fill_tokens(struct check *c, struct delta_tokens *x, uint32_t dk, uint32_t dv)
+{
+    uint32_t n = x->n, gap = rng_below(&c->rng, 3);
+    x->ld = 2 * dk + dv + gap;
+    x->ldg = 2 + gap;
+    x->ldo = dv + gap;
+    float *rows = in_f32(c, "q, k and v", (n - 1) * x->ld + 2 * dk + dv);
+    float *gates = in_f32(c, "g and b", (n - 1) * x->ldg + 2);
+    x->q = rows;
+    x->k = rows + dk;
+    x->v = rows + 2 * dk;
+    x->g = gates;
+    x->b = gates + 1;
+    x->out = out_f32(c, "out", (n - 1) * x->ldo + dv);
+    fill_uniform(c, rows, (n - 1) * x->ld + 2 * dk + dv, -1, 1);
+    fill_uniform(c, gates, (n - 1) * x->ldg + 2, 0, 1);
+    if (c->round % 6 == 5) rows[(n - 1) * x->ld + 2 * dk - 1] = NAN;
+}
+
+/* Rounds take turns: another state, or the same one, receives the results. */
+void check_delta_net(struct check *c, const struct kernels *k, enum wtype type)
 {
     (void)type;
     for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
         operands_reset(c);
-        struct step s = {.dk = c->round < 33 ? c->round + 1 : 64u << rng_below(&c->rng, 3),
-                         .dv = 1 + rng_below(&c->rng, c->round < 33 ? 9 : 128),
-                         .g = (float)rng_unit(&c->rng),
-                         .beta = (float)rng_unit(&c->rng)};
-        size_t n = (size_t)s.dk * s.dv;
-        float *state = out_f32(c, "the state", n), *q = in_f32(c, "q", s.dk);
-        float *key = in_f32(c, "k", s.dk), *v = in_f32(c, "v", s.dv),
-              *out = out_f32(c, "out", s.dv);
-        float *before = temporary(n * sizeof *before);
-        fill(c, state, n, pattern_of(c) == PATTERN_LARGE ? PATTERN_MIXED : pattern_of(c));
-        fill_uniform(c, q, s.dk, -1, 1);
-        fill_uniform(c, key, s.dk, -1, 1);
-        fill_uniform(c, v, s.dv, -2, 2);
-        if (c->round % 6 == 5) key[s.dk - 1] = NAN;
-        memcpy(before, state, n * sizeof *before);
-        s.state = before;
-        s.q = q;
-        s.k = key;
-        s.v = v;
+        bool in_place = c->round % 2;
+        uint32_t dk = c->round < 33 ? c->round + 1 : 64u << rng_below(&c->rng, 2);
+        uint32_t dv = 1 + rng_below(&c->rng, c->round < 33 ? 9 : 70);
+        struct delta_tokens x = {.n = 1 + rng_below(&c->rng, c->round % 4 ? 3 : 35)};
+        size_t n = (size_t)dk * dv;
+        float *to = out_f32(c, "the state", n);
+        float *from = in_place ? to : in_f32(c, "the state before", n);
+        fill(c, from, n, pattern_of(c) == PATTERN_LARGE ? PATTERN_MIXED : pattern_of(c));
+        if (!in_place) fill(c, to, n, PATTERN_MIXED);
+        fill_tokens(c, &x, dk, dv);
+        float *states = step_by_step(k, &x, from, dk, dv);
         operands_begin(c);
-        k->delta_step(state, q, key, v, s.g, s.beta, s.dk, s.dv, out);
+        k->delta_net(from, to, &x, dk, dv);
         operands_end(c);
-        for (uint32_t i = 0; i < s.dv; i++) check_step_row(c, &s, i, state, out[i]);
+        check_run(c, &x, states, dk, dv);
+        for (size_t i = 0; i < n; i++)
+            expect_bits(c, "state after all", i, to[i], states[x.n * n + i]);
     }
 }
 
@@ -178,6 +232,47 @@ static void check_block(struct check *c, const struct block *b, const struct sof
     }
 }
 
+/* Both halves of copies, n values each, in the format of the cache; copies become what it holds. */
+static void store_cache(bool half, float *copies, size_t n, void *keys, void *values)
+{
+    for (size_t i = 0; half && i < 2 * n; i++) {
+        ((uint16_t *)(i < n ? keys : values))[i % n] = f32_to_f16(copies[i]);
+        copies[i] = f16_to_f32(f32_to_f16(copies[i]));
+    }
+    if (half) return;
+    memcpy(keys, copies, n * sizeof *copies);
+    memcpy(values, copies + n, n * sizeof *copies);
+}
+
+static void run_block(struct check *c, const struct kernels *k, bool half,
+                      const struct attention_query *q, const void *keys, const void *values,
+                      uint32_t count, struct softmax_state *st, float *acc)
+{
+    operands_begin(c);
+    if (half)
+        k->attention_block_f16(q, keys, values, count, st, acc);
+    else
+        k->attention_block_f32(q, keys, values, count, st, acc);
+    operands_end(c);
+}
+
+/* Each head by itself gives the bits that it gave among the others. */
+static void check_alone(struct check *c, const struct kernels *k, bool half,
+                        const struct attention_query *q, const void *keys, const void *values,
+                        uint32_t count, struct softmax_state *before, float *acc_before,
+                        const struct softmax_state *st, const float *acc)
+{
+    const uint32_t dim = q->head_dim;
+    for (uint32_t h = 0; h < q->heads; h++) {
+        struct attention_query one = {q->q + (size_t)h * dim, 1, dim, q->scale};
+        float *alone = acc_before + (size_t)h * dim;
+        run_block(c, k, half, &one, keys, values, count, before + h, alone);
+        expect_bits(c, "sum of a head alone", h, before[h].sum, st[h].sum);
+        for (uint32_t d = 0; d < dim; d++)
+            expect_bits(c, "acc of a head alone", d, alone[d], acc[(size_t)h * dim + d]);
+    }
+}
+
 /* Either format of the cache; two blocks, the second on top of the first. */
 static void check_attention(struct check *c, const struct kernels *k, bool half)
 {
@@ -188,44 +283,38 @@ static void check_attention(struct check *c, const struct kernels *k, bool half)
         b.head_dim =
             c->round < 33 ? c->round + 1 : head_dims[rng_below(&c->rng, COUNT_OF(head_dims))];
         if (c->round % 4 == 0) b.count = ATTENTION_BLOCK;
-        size_t n = (size_t)b.count * b.head_dim, width = half ? 2 : 4;
-        b.scale = 1 / sqrtf((float)b.head_dim);
-        float *q = in_f32(c, "q", b.head_dim), *acc = out_f32(c, "acc", b.head_dim);
+        const uint32_t heads = 1 + rng_below(&c->rng, c->round % 2 ? 9 : 1), dim = b.head_dim;
+        size_t n = (size_t)b.count * dim, all = (size_t)heads * dim, width = half ? 2 : 4;
+        b.scale = 1 / sqrtf((float)dim);
+        float *q = in_f32(c, "q", all), *acc = out_f32(c, "acc", all);
         void *keys = operand_in("the keys", c, n * width, width);
         void *values = operand_in("the values", c, n * width, width);
-        struct softmax_state *st = operand_out("the softmax state", c, sizeof *st, 4);
-        float *copies = temporary((2 * n + b.head_dim) * sizeof *copies);
+        struct softmax_state *st = operand_out("the softmax state", c, heads * sizeof *st, 4);
+        struct softmax_state *before = temporary(heads * sizeof *before);
+        float *copies = temporary((2 * n + all) * sizeof *copies);
         b.keys = copies;
         b.values = copies + n;
         float *acc_before = copies + 2 * n;
         float range = c->round % 5 == 4 ? 12.0f : 2.0f;
-        fill_uniform(c, q, b.head_dim, -range, range);
+        fill_uniform(c, q, all, -range, range);
         fill_uniform(c, b.keys, 2 * n, -range, range);
         if (c->round % 6 == 5) copies[rng_below(&c->rng, (uint32_t)(2 * n))] = NAN;
-        for (size_t i = 0; half && i < 2 * n; i++) {
-            ((uint16_t *)(i < n ? keys : values))[i % n] = f32_to_f16(copies[i]);
-            copies[i] = f16_to_f32(f32_to_f16(copies[i]));
-        }
-        if (!half) {
-            memcpy(keys, b.keys, n * width);
-            memcpy(values, b.values, n * width);
-        }
-        *st = (struct softmax_state){-INFINITY, 0};
-        memset(acc, 0, b.head_dim * sizeof *acc);
-        b.q = q;
-        b.acc_before = acc_before;
+        store_cache(half, copies, n, keys, values);
+        for (uint32_t h = 0; h < heads; h++) st[h] = (struct softmax_state){-INFINITY, 0};
+        memset(acc, 0, all * sizeof *acc);
         for (int pass = 0; pass < 2; pass++) {
-            b.before = *st;
-            memcpy(acc_before, acc, b.head_dim * sizeof *acc);
-            operands_begin(c);
-            if (half) {
-                k->attention_block_f16(q, keys, values, b.count, b.head_dim, b.scale, st, acc);
-            } else {
-                k->attention_block_f32(q, keys, values, b.count, b.head_dim, b.scale, st, acc);
+            memcpy(before, st, heads * sizeof *st);
+            memcpy(acc_before, acc, all * sizeof *acc);
+            struct attention_query query = {q, heads, dim, b.scale};
+            run_block(c, k, half, &query, keys, values, b.count, st, acc);
+            for (uint32_t h = 0; h < heads; h++) {
+                b.q = q + (size_t)h * dim;
+                b.before = before[h];
+                b.acc_before = acc_before + (size_t)h * dim;
+                check_block(c, &b, st + h, acc + (size_t)h * dim);
             }
-            operands_end(c);
-            check_block(c, &b, st, acc);
-            for (uint32_t d = 0; d < b.head_dim; d++) q[d] *= -1.5f;
+            check_alone(c, k, half, &query, keys, values, b.count, before, acc_before, st, acc);
+            for (size_t d = 0; d < all; d++) q[d] *= -1.5f;
         }
     }
 }

@@ -106,23 +106,13 @@ struct attending {
     float scale;
 };
 
-/* Heads of one row that share keys and values. */
-enum { UNIT_HEADS = 16 };
+/* Heads of one row that share keys and values, and rows that go over the blocks together. */
+enum { UNIT_HEADS = 16, UNIT_ROWS = 8 };
 struct unit {
     const struct sequence *sequence;
-    uint32_t position, kv_head, first, n; /* heads [first, first + n), n <= UNIT_HEADS */
+    uint32_t row, position, n_rows; /* of the first row; n_rows <= UNIT_ROWS */
+    uint32_t kv_head, first, n;     /* heads [first, first + n), n <= UNIT_HEADS */
 };
-
-/* One query head over count positions from keys and values on. */
-static void attend_block(const struct task *t, const struct attending *a, bool half, const float *q,
-                         const void *keys, const void *values, uint32_t count,
-                         struct softmax_state *st, float *y)
-{
-    if (half)
-        t->k->attention_block_f16(q, keys, values, count, a->head_dim, a->scale, st, y);
-    else
-        t->k->attention_block_f32(q, keys, values, count, a->head_dim, a->scale, st, y);
-}
 
 /* A sink is a score of which only the weight counts. */
 static struct softmax_state begin_softmax(const struct attending *a, uint32_t head)
@@ -131,61 +121,91 @@ static struct softmax_state begin_softmax(const struct attending *a, uint32_t he
                     : (struct softmax_state){-INFINITY, 0.0f};
 }
 
-/*
- * The heads of a unit over the blocks of their sequence that the window touches, block by block, so
- * that a block is read from memory once. Each head does what it would do alone.
- */
-static void attend(const struct task *t, const struct attending *a, const struct unit *u,
-                   const float *q, float *y)
+/* What a row of a unit sees of a page. */
+static void attend_page(const struct task *t, const struct attending *a, const struct unit *u,
+                        uint32_t r, uint32_t page, struct softmax_state *st)
 {
     const struct sequence *seq = u->sequence;
-    const bool half = seq->layout->kv_type == KV_F16;
-    const size_t dim = a->head_dim;
-    uint32_t at = first_seen(u->position, a->window);
-    struct softmax_state st[UNIT_HEADS];
-    for (uint32_t h = 0; h < u->n; h++) st[h] = begin_softmax(a, u->first + h);
-    memset(y, 0, u->n * dim * sizeof *y);
-    while (at <= u->position) {
-        uint32_t page = at / SEQUENCE_PAGE, slot = at % SEQUENCE_PAGE;
-        uint32_t count = min_u32(u->position + 1 - at, SEQUENCE_PAGE - slot);
-        const void *keys = sequence_keys(seq, a->kv, page, u->kv_head);
-        const void *values = sequence_values(seq, a->kv, page, u->kv_head);
-        keys = block_from(seq, keys, slot, a->head_dim);
-        values = block_from(seq, values, slot, a->head_dim);
-        at += count;
-        for (uint32_t h = 0; h < u->n; h++)
-            attend_block(t, a, half, q + h * dim, keys, values, count, &st[h], y + h * dim);
-    }
-    for (uint32_t h = 0; h < u->n; h++)
-        t->k->scale(y + h * dim, 1.0f / st[h].sum, a->head_dim, y + h * dim);
+    const uint32_t position = u->position + r, begin = page * SEQUENCE_PAGE;
+    uint32_t at = first_seen(position, a->window);
+    if (at < begin) at = begin;
+    if (at > position || at >= begin + SEQUENCE_PAGE) return;
+    uint32_t count = min_u32(position + 1, begin + SEQUENCE_PAGE) - at;
+    const void *keys = sequence_keys(seq, a->kv, page, u->kv_head);
+    const void *values = sequence_values(seq, a->kv, page, u->kv_head);
+    keys = block_from(seq, keys, at - begin, a->head_dim);
+    values = block_from(seq, values, at - begin, a->head_dim);
+    size_t first = ((size_t)(u->row + r) * a->n_heads + u->first) * a->head_dim;
+    struct attention_query q = {a->q + first, u->n, a->head_dim, a->scale};
+    if (seq->layout->kv_type == KV_F16)
+        t->k->attention_block_f16(&q, keys, values, count, st, a->y + first);
+    else
+        t->k->attention_block_f32(&q, keys, values, count, st, a->y + first);
 }
 
-/* Into how many units the heads of a key head are cut: enough for the threads, none too large. */
-static uint32_t units_per_kv_head(const struct task *t, const struct attending *a, uint32_t n_rows)
+/*
+ * The heads and rows of a unit over the pages that their windows touch, page by page, so that a
+ * page is read from memory once. Each head of each row does what it would do alone.
+ */
+static void attend(const struct task *t, const struct attending *a, const struct unit *u)
 {
-    uint32_t group = a->n_heads / a->n_kv_heads, units = div_up_u32(group, UNIT_HEADS);
-    uint64_t whole = (uint64_t)n_rows * a->n_kv_heads;
-    while (whole * units < t->n_threads && units < group) units++;
-    return units;
+    const size_t dim = a->head_dim, stride = a->n_heads * dim;
+    struct softmax_state st[UNIT_ROWS][UNIT_HEADS];
+    float *y = a->y + u->row * stride + u->first * dim;
+    uint32_t page = first_seen(u->position, a->window) / SEQUENCE_PAGE;
+    for (uint32_t r = 0; r < u->n_rows; r++) {
+        for (uint32_t h = 0; h < u->n; h++) st[r][h] = begin_softmax(a, u->first + h);
+        memset(y + r * stride, 0, u->n * dim * sizeof *y);
+    }
+    for (; page * SEQUENCE_PAGE < u->position + u->n_rows; page++)
+        for (uint32_t r = 0; r < u->n_rows; r++) attend_page(t, a, u, r, page, st[r]);
+    for (uint32_t r = 0; r < u->n_rows; r++)
+        for (uint32_t h = 0; h < u->n; h++) {
+            float *head = y + r * stride + h * dim;
+            t->k->scale(head, 1.0f / st[r][h].sum, a->head_dim, head);
+        }
 }
 
-/* Later rows see more positions: threads take them in turns, not in halves. */
+/* Into how many parts the heads of a key head are cut: enough for the threads, none too large. */
+static uint32_t parts_per_kv_head(const struct task *t, const struct attending *a, uint32_t n_rows)
+{
+    uint32_t group = a->n_heads / a->n_kv_heads, parts = div_up_u32(group, UNIT_HEADS);
+    uint64_t whole = (uint64_t)n_rows * a->n_kv_heads;
+    while (whole * parts < t->n_threads && parts < group) parts++;
+    return parts;
+}
+
+/* The rows of a segment; later rows see more positions, so threads take units in turns. */
+static void attend_segment(const struct task *t, const struct attending *a,
+                           const struct batch_segment *s, uint32_t rows, uint32_t each,
+                           uint32_t *turn)
+{
+    const uint32_t group = a->n_heads / a->n_kv_heads, parts = div_up_u32(group, each);
+    for (uint32_t row = 0; row < s->count; row += rows)
+        for (uint32_t i = 0; i < a->n_kv_heads * parts; i++) {
+            if ((*turn)++ % t->n_threads != t->thread) continue;
+            uint32_t kv_head = i / parts, part = i % parts;
+            struct unit u = {.sequence = s->sequence,
+                             .row = s->first + row,
+                             .position = s->sequence->position + row,
+                             .n_rows = min_u32(rows, s->count - row),
+                             .kv_head = kv_head,
+                             .first = kv_head * group + part * each,
+                             .n = min_u32(each, group - part * each)};
+            attend(t, a, &u);
+        }
+}
+
 static void attend_rows(const struct task *t, const struct attending *a, uint32_t n_rows)
 {
-    uint32_t group = a->n_heads / a->n_kv_heads;
-    uint32_t each = div_up_u32(group, units_per_kv_head(t, a, n_rows));
-    uint32_t units = div_up_u32(group, each), per_row = a->n_kv_heads * units;
-    for (uint32_t i = t->thread; i < n_rows * per_row; i += t->n_threads) {
-        uint32_t row = i / per_row, kv_head = i % per_row / units, part = i % units;
-        const struct batch_segment *s = batch_segment_of(t->be->batch, row);
-        struct unit u = {.sequence = s->sequence,
-                         .position = s->sequence->position + (row - s->first),
-                         .kv_head = kv_head,
-                         .first = kv_head * group + part * each,
-                         .n = min_u32(each, group - part * each)};
-        size_t at = ((size_t)row * a->n_heads + u.first) * a->head_dim;
-        attend(t, a, &u, a->q + at, a->y + at);
-    }
+    const struct batch *batch = t->be->batch;
+    uint32_t group = a->n_heads / a->n_kv_heads, turn = 0;
+    /* Some units for every thread. */
+    uint32_t rows = n_rows * a->n_kv_heads / (4 * t->n_threads);
+    rows = rows < 1 ? 1 : min_u32(rows, UNIT_ROWS);
+    uint32_t each = div_up_u32(group, parts_per_kv_head(t, a, n_rows));
+    for (uint32_t i = 0; i < batch->n_segments; i++)
+        attend_segment(t, a, &batch->segments[i], rows, each, &turn);
 }
 
 void cpu_attention(const struct task *t, const struct node *node)

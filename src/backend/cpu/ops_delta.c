@@ -124,21 +124,22 @@ void cpu_decay_beta(const struct task *t, const struct node *node)
 static void delta_head(const struct task *t, const struct op_delta_net *op,
                        const struct batch_segment *s, uint32_t head, uint32_t index)
 {
-    size_t dk = op->dk, dv = op->dv, n = dk * dv, width = WIDTH(t, op->x);
+    size_t dk = op->dk, dv = op->dv, n = dk * dv, width = WIDTH(t, op->x), heads = op->n_v_heads;
     uint32_t k_head = op->tiled ? head % op->n_k_heads : head / (op->n_v_heads / op->n_k_heads);
-    const float *committed = sequence_recurrent(s->sequence, index) + head * n;
-    float *state = sequence_recurrent_next(s->sequence, index) + head * n;
-    memcpy(state, committed, n * sizeof *state);
-    for (uint32_t r = s->first; r < s->first + s->count; r++) {
-        const float *row = BUF(t, op->x) + r * width;
-        const float *q = row + k_head * dk;
-        const float *k = row + (op->n_k_heads + k_head) * dk;
-        const float *v = row + 2 * op->n_k_heads * dk + head * dv;
-        float g = BUF(t, op->g)[(size_t)r * op->n_v_heads + head];
-        float b = BUF(t, op->b)[(size_t)r * op->n_v_heads + head];
-        t->k->delta_step(state, q, k, v, g, b, op->dk, op->dv,
-                         BUF(t, op->y) + ((size_t)r * op->n_v_heads + head) * dv);
-    }
+    const float *row = BUF(t, op->x) + s->first * width;
+    size_t at = (size_t)s->first * heads + head;
+    struct delta_tokens x = {.q = row + k_head * dk,
+                             .k = row + (op->n_k_heads + k_head) * dk,
+                             .v = row + 2 * op->n_k_heads * dk + head * dv,
+                             .g = BUF(t, op->g) + at,
+                             .b = BUF(t, op->b) + at,
+                             .out = BUF(t, op->y) + at * dv,
+                             .ld = width,
+                             .ldg = heads,
+                             .ldo = heads * dv,
+                             .n = s->count};
+    t->k->delta_net(sequence_recurrent(s->sequence, index) + head * n,
+                    sequence_recurrent_next(s->sequence, index) + head * n, &x, op->dk, op->dv);
 }
 
 void cpu_delta_net(const struct task *t, const struct node *node)

@@ -1,5 +1,4 @@
-/* One query head against one block of positions, with the softmax kept online (arXiv:1805.02867).
- */
+/* Query heads against one block of positions, the softmax kept online (arXiv:1805.02867). */
 #include <math.h>
 
 #include "base/fp16.h"
@@ -32,30 +31,35 @@ void ref_softmax_update(float *scores, uint32_t count, uint32_t head_dim, struct
     st->sum = sum;
 }
 
-static void attention_block_f32(const float *q, const float *keys, const float *values,
-                                uint32_t count, uint32_t head_dim, float scale,
-                                struct softmax_state *st, float *acc)
+static void attention_block_f32(const struct attention_query *q, const float *keys,
+                                const float *values, uint32_t count, struct softmax_state *st,
+                                float *acc)
 {
     float scores[ATTENTION_BLOCK];
-    for (uint32_t j = 0; j < count; j++)
-        scores[j] = ref_dot(q, keys + (size_t)j * head_dim, head_dim) * scale;
-    ref_softmax_update(scores, count, head_dim, st, acc);
-    for (uint32_t j = 0; j < count; j++)
-        for (uint32_t d = 0; d < head_dim; d++)
-            acc[d] += scores[j] * values[(size_t)j * head_dim + d];
+    const uint32_t dim = q->head_dim;
+    for (uint32_t h = 0; h < q->heads; h++, acc += dim) {
+        for (uint32_t j = 0; j < count; j++)
+            scores[j] = ref_dot(q->q + (size_t)h * dim, keys + (size_t)j * dim, dim) * q->scale;
+        ref_softmax_update(scores, count, dim, st + h, acc);
+        for (uint32_t j = 0; j < count; j++)
+            for (uint32_t d = 0; d < dim; d++) acc[d] += scores[j] * values[(size_t)j * dim + d];
+    }
 }
 
-static void attention_block_f16(const float *q, const uint16_t *keys, const uint16_t *values,
-                                uint32_t count, uint32_t head_dim, float scale,
-                                struct softmax_state *st, float *acc)
+static void attention_block_f16(const struct attention_query *q, const uint16_t *keys,
+                                const uint16_t *values, uint32_t count, struct softmax_state *st,
+                                float *acc)
 {
     float scores[ATTENTION_BLOCK];
-    for (uint32_t j = 0; j < count; j++)
-        scores[j] = dot_f16(q, keys + (size_t)j * head_dim, head_dim) * scale;
-    ref_softmax_update(scores, count, head_dim, st, acc);
-    for (uint32_t j = 0; j < count; j++)
-        for (uint32_t d = 0; d < head_dim; d++)
-            acc[d] += scores[j] * f16_to_f32(values[(size_t)j * head_dim + d]);
+    const uint32_t dim = q->head_dim;
+    for (uint32_t h = 0; h < q->heads; h++, acc += dim) {
+        for (uint32_t j = 0; j < count; j++)
+            scores[j] = dot_f16(q->q + (size_t)h * dim, keys + (size_t)j * dim, dim) * q->scale;
+        ref_softmax_update(scores, count, dim, st + h, acc);
+        for (uint32_t j = 0; j < count; j++)
+            for (uint32_t d = 0; d < dim; d++)
+                acc[d] += scores[j] * f16_to_f32(values[(size_t)j * dim + d]);
+    }
 }
 
 void ref_init_attention(struct kernels *k)

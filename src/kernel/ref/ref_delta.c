@@ -1,5 +1,6 @@
 /* Gated DeltaNet (arXiv:2412.06464): short convolution, gates, and one step of the recurrence. */
 #include <math.h>
+#include <string.h>
 
 #include "kernel/ref/ref.h"
 
@@ -28,15 +29,19 @@ static void decay_beta(const float *alpha, const float *beta, const float *neg_a
     }
 }
 
-static void delta_step(float *state, const float *q, const float *k, const float *v, float g,
-                       float beta, uint32_t dk, uint32_t dv, float *out)
+static void delta_net(const float *from, float *to, const struct delta_tokens *x, uint32_t dk,
+                      uint32_t dv)
 {
-    for (uint32_t i = 0; i < dv; i++) {
-        float *s = state + (size_t)i * dk;
-        for (uint32_t j = 0; j < dk; j++) s[j] *= g;
-        float delta = beta * (v[i] - ref_dot(s, k, dk));
-        for (uint32_t j = 0; j < dk; j++) s[j] += delta * k[j];
-        out[i] = ref_dot(s, q, dk);
+    memmove(to, from, (size_t)dk * dv * sizeof *to);
+    for (size_t t = 0; t < x->n; t++) {
+        const float *q = x->q + t * x->ld, *k = x->k + t * x->ld, *v = x->v + t * x->ld;
+        for (uint32_t i = 0; i < dv; i++) {
+            float *s = to + (size_t)i * dk;
+            for (uint32_t j = 0; j < dk; j++) s[j] *= x->g[t * x->ldg];
+            float delta = x->b[t * x->ldg] * (v[i] - ref_dot(s, k, dk));
+            for (uint32_t j = 0; j < dk; j++) s[j] += delta * k[j];
+            x->out[t * x->ldo + i] = ref_dot(s, q, dk);
+        }
     }
 }
 
@@ -44,5 +49,5 @@ void ref_init_delta(struct kernels *k)
 {
     k->conv_silu = conv_silu;
     k->decay_beta = decay_beta;
-    k->delta_step = delta_step;
+    k->delta_net = delta_net;
 }

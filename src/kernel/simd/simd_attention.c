@@ -1,77 +1,105 @@
-/* One query head against one block of positions, with the softmax kept online (arXiv:1805.02867).
+/*
+ * Query heads against one block of positions whose keys and values they share, with the softmax
+ * kept online (arXiv:1805.02867): a position is read once for up to four heads. How many heads are
+ * done at once changes no operation of any.
  */
+#include "base/bits.h"
 #include "kernel/simd/softmax.h"
 
-enum { KEYS = 4, CHUNK = 4 };
+enum { HEADS = 4, KEYS = 2, KEYS_ALONE = 4, CHUNK = 2, CHUNK_ALONE = 4 };
 
-INLINE void score_keys(const float *q, const void *keys, uint32_t first, uint32_t count,
-                       uint32_t head_dim, float scale, bool half, float *scores)
+/* heads and count are constants at every call. */
+INLINE void score_keys(const struct attention_query *q, uint32_t head, uint32_t heads,
+                       const void *keys, uint32_t first, uint32_t count, bool half,
+                       float scores[HEADS][ATTENTION_BLOCK])
 {
-    vf acc[KEYS];
-    for (uint32_t j = 0; j < count; j++) acc[j] = vf_set(0);
-    for (uint32_t d = 0; d < head_dim; d += LANES) {
-        uint32_t left = head_dim - d;
-        vf query = vf_load_upto(q + d, left);
-        for (uint32_t j = 0; j < count; j++) {
-            vf key = load_cache(keys, (size_t)(first + j) * head_dim + d, left, half);
-            acc[j] = vf_fma(query, key, acc[j]);
+    const uint32_t dim = q->head_dim;
+    const float *query = q->q + (size_t)head * dim;
+    vf acc[HEADS][KEYS_ALONE], key[KEYS_ALONE];
+    for (uint32_t h = 0; h < heads; h++)
+        for (uint32_t j = 0; j < count; j++) acc[h][j] = vf_set(0);
+    for (uint32_t d = 0; d < dim; d += LANES) {
+        for (uint32_t j = 0; j < count; j++)
+            key[j] = load_cache(keys, (size_t)(first + j) * dim + d, dim - d, half);
+        for (uint32_t h = 0; h < heads; h++) {
+            vf x = vf_load_upto(query + (size_t)h * dim + d, dim - d);
+            for (uint32_t j = 0; j < count; j++) acc[h][j] = vf_fma(x, key[j], acc[h][j]);
         }
     }
-    for (uint32_t j = 0; j < count; j++) scores[first + j] = vf_sum(acc[j]) * scale;
+    for (uint32_t h = 0; h < heads; h++)
+        for (uint32_t j = 0; j < count; j++) scores[h][first + j] = vf_sum(acc[h][j]) * q->scale;
 }
 
-/* acc[d ..] of `vectors` vectors, a constant at every call; the last may be a tail. */
-INLINE void add_values(const float *scores, const void *values, uint32_t count, uint32_t head_dim,
-                       uint32_t d, uint32_t vectors, vf rescale, bool half, float *acc)
+/* acc[d ..] of each head; heads and vectors are constants at every call, the last may be a tail. */
+INLINE void add_values(uint32_t heads, float scores[HEADS][ATTENTION_BLOCK], const float *rescale,
+                       const void *values, uint32_t count, uint32_t dim, uint32_t d,
+                       uint32_t vectors, bool half, float *acc)
 {
-    vf sum[CHUNK];
-    for (uint32_t c = 0; c < vectors; c++) {
-        uint32_t at = d + c * LANES;
-        sum[c] = vf_mul(vf_load_upto(acc + at, head_dim - at), rescale);
-    }
-    for (uint32_t j = 0; j < count; j++) {
-        vf weight = vf_set(scores[j]);
+    vf sum[HEADS][CHUNK_ALONE];
+    for (uint32_t h = 0; h < heads; h++)
         for (uint32_t c = 0; c < vectors; c++) {
             uint32_t at = d + c * LANES;
-            vf value = load_cache(values, (size_t)j * head_dim + at, head_dim - at, half);
-            sum[c] = vf_fma(weight, value, sum[c]);
+            sum[h][c] =
+                vf_mul(vf_load_upto(acc + (size_t)h * dim + at, dim - at), vf_set(rescale[h]));
         }
-    }
-    for (uint32_t c = 0; c < vectors; c++) {
-        uint32_t at = d + c * LANES;
-        vf_store_upto(acc + at, head_dim - at, sum[c]);
-    }
+    for (uint32_t j = 0; j < count; j++)
+        for (uint32_t c = 0; c < vectors; c++) {
+            uint32_t at = d + c * LANES;
+            vf value = load_cache(values, (size_t)j * dim + at, dim - at, half);
+            for (uint32_t h = 0; h < heads; h++)
+                sum[h][c] = vf_fma(vf_set(scores[h][j]), value, sum[h][c]);
+        }
+    for (uint32_t h = 0; h < heads; h++)
+        for (uint32_t c = 0; c < vectors; c++) {
+            uint32_t at = d + c * LANES;
+            vf_store_upto(acc + (size_t)h * dim + at, dim - at, sum[h][c]);
+        }
 }
 
-INLINE void attention_block(const float *q, const void *keys, const void *values, uint32_t count,
-                            uint32_t head_dim, float scale, struct softmax_state *st, bool half,
-                            float *acc)
+/* heads, n_keys and chunk are constants at every call. */
+INLINE void heads_block(const struct attention_query *q, uint32_t head, uint32_t heads,
+                        uint32_t n_keys, uint32_t chunk, const void *keys, const void *values,
+                        uint32_t count, bool half, struct softmax_state *st, float *acc)
 {
-    float scores[ATTENTION_BLOCK];
+    float scores[HEADS][ATTENTION_BLOCK], rescale[HEADS];
+    const uint32_t dim = q->head_dim;
     uint32_t j = 0, d = 0;
-    for (; j + KEYS <= count; j += KEYS)
-        score_keys(q, keys, j, KEYS, head_dim, scale, half, scores);
-    for (; j < count; j++) score_keys(q, keys, j, 1, head_dim, scale, half, scores);
-    for (; j % LANES != 0; j++) scores[j] = -INFINITY;
-    vf rescale = vf_set(softmax_update(scores, count, st));
-    for (; d + CHUNK * LANES <= head_dim; d += CHUNK * LANES)
-        add_values(scores, values, count, head_dim, d, CHUNK, rescale, half, acc);
-    for (; d < head_dim; d += LANES)
-        add_values(scores, values, count, head_dim, d, 1, rescale, half, acc);
+    for (; j + n_keys <= count; j += n_keys)
+        score_keys(q, head, heads, keys, j, n_keys, half, scores);
+    for (; j < count; j++) score_keys(q, head, heads, keys, j, 1, half, scores);
+    for (; j % LANES != 0; j++)
+        for (uint32_t h = 0; h < heads; h++) scores[h][j] = -INFINITY;
+    for (uint32_t h = 0; h < heads; h++)
+        rescale[h] = softmax_update(scores[h], count, st + head + h);
+    acc += (size_t)head * dim;
+    for (; d + chunk * LANES <= dim; d += chunk * LANES)
+        add_values(heads, scores, rescale, values, count, dim, d, chunk, half, acc);
+    for (; d < dim; d += LANES)
+        add_values(heads, scores, rescale, values, count, dim, d, 1, half, acc);
 }
 
-static void attention_block_f32(const float *q, const float *keys, const float *values,
-                                uint32_t count, uint32_t head_dim, float scale,
-                                struct softmax_state *st, float *acc)
+INLINE void attention_block(const struct attention_query *q, const void *keys, const void *values,
+                            uint32_t count, bool half, struct softmax_state *st, float *acc)
 {
-    attention_block(q, keys, values, count, head_dim, scale, st, false, acc);
+    uint32_t h = 0;
+    for (; h + HEADS <= q->heads; h += HEADS)
+        heads_block(q, h, HEADS, KEYS, CHUNK, keys, values, count, half, st, acc);
+    for (; h < q->heads; h++)
+        heads_block(q, h, 1, KEYS_ALONE, CHUNK_ALONE, keys, values, count, half, st, acc);
 }
 
-static void attention_block_f16(const float *q, const uint16_t *keys, const uint16_t *values,
-                                uint32_t count, uint32_t head_dim, float scale,
-                                struct softmax_state *st, float *acc)
+static void attention_block_f32(const struct attention_query *q, const float *keys,
+                                const float *values, uint32_t count, struct softmax_state *st,
+                                float *acc)
 {
-    attention_block(q, keys, values, count, head_dim, scale, st, true, acc);
+    attention_block(q, keys, values, count, false, st, acc);
+}
+
+static void attention_block_f16(const struct attention_query *q, const uint16_t *keys,
+                                const uint16_t *values, uint32_t count, struct softmax_state *st,
+                                float *acc)
+{
+    attention_block(q, keys, values, count, true, st, acc);
 }
 
 void SET(init_attention)(struct kernels *k)

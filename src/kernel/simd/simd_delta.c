@@ -1,4 +1,5 @@
-/* Gated DeltaNet: short convolution, gates, and one step of the recurrence. */
+/* Gated DeltaNet: short convolution, gates, and the recurrence. */
+#include "base/bits.h"
 #include "kernel/simd/sets.h"
 
 static void conv_silu(const float *const *rows, const float *w, uint32_t width, uint32_t n,
@@ -52,18 +53,19 @@ static void decay_beta(const float *alpha, const float *beta, const float *neg_a
     }
 }
 
-enum { ROWS = 4 };
+/* Rows of the state that a chunk of tokens goes through while they are in the first-level cache. */
+enum { ROWS = 4, CHUNK = 16 };
 
-/* `rows` consecutive rows of the state; a constant at every call. */
-INLINE void step_rows(float *s, uint32_t rows, const float *q, const float *k, const float *v, vf g,
-                      float beta, uint32_t dk, float *out)
+/* One token: rows from `from` to `to`, which may be the same; rows is a constant at every call. */
+INLINE void step_rows(const float *from, float *to, uint32_t rows, const float *q, const float *k,
+                      const float *v, float g, float beta, uint32_t dk, float *out)
 {
-    vf memory[ROWS], result[ROWS], delta[ROWS];
+    vf memory[ROWS], result[ROWS], delta[ROWS], decay = vf_set(g);
     for (uint32_t r = 0; r < rows; r++) memory[r] = result[r] = vf_set(0);
     for (uint32_t j = 0; j < dk; j += LANES) {
         vf key = vf_load_upto(k + j, dk - j);
         for (uint32_t r = 0; r < rows; r++) {
-            vf decayed = vf_mul(g, vf_load_upto(s + (size_t)r * dk + j, dk - j));
+            vf decayed = vf_mul(decay, vf_load_upto(from + (size_t)r * dk + j, dk - j));
             memory[r] = vf_fma(decayed, key, memory[r]);
         }
     }
@@ -71,29 +73,40 @@ INLINE void step_rows(float *s, uint32_t rows, const float *q, const float *k, c
     for (uint32_t j = 0; j < dk; j += LANES) {
         vf key = vf_load_upto(k + j, dk - j), query = vf_load_upto(q + j, dk - j);
         for (uint32_t r = 0; r < rows; r++) {
-            float *at = s + (size_t)r * dk + j;
-            vf decayed = vf_mul(g, vf_load_upto(at, dk - j));
+            size_t at = (size_t)r * dk + j;
+            vf decayed = vf_mul(decay, vf_load_upto(from + at, dk - j));
             vf updated = vf_fma(delta[r], key, decayed);
-            vf_store_upto(at, dk - j, updated);
+            vf_store_upto(to + at, dk - j, updated);
             result[r] = vf_fma(updated, query, result[r]);
         }
     }
     for (uint32_t r = 0; r < rows; r++) out[r] = vf_sum(result[r]);
 }
 
-static void delta_step(float *state, const float *q, const float *k, const float *v, float g,
-                       float beta, uint32_t dk, uint32_t dv, float *out)
+/* Rows from row i on through tokens [t0, t1). */
+INLINE void chunk_rows(const float *from, float *to, const struct delta_tokens *x, uint32_t t0,
+                       uint32_t t1, uint32_t i, uint32_t rows, uint32_t dk)
 {
-    vf decay = vf_set(g);
-    uint32_t i = 0;
-    for (; i + ROWS <= dv; i += ROWS)
-        step_rows(state + (size_t)i * dk, ROWS, q, k, v + i, decay, beta, dk, out + i);
-    for (; i < dv; i++) step_rows(state + (size_t)i * dk, 1, q, k, v + i, decay, beta, dk, out + i);
+    size_t at = (size_t)i * dk;
+    for (size_t t = t0; t < t1; t++)
+        step_rows((t ? to : from) + at, to + at, rows, x->q + t * x->ld, x->k + t * x->ld,
+                  x->v + t * x->ld + i, x->g[t * x->ldg], x->b[t * x->ldg], dk,
+                  x->out + t * x->ldo + i);
+}
+
+static void delta_net(const float *from, float *to, const struct delta_tokens *x, uint32_t dk,
+                      uint32_t dv)
+{
+    for (uint32_t t0 = 0; t0 < x->n; t0 += CHUNK) {
+        uint32_t t1 = min_u32(x->n, t0 + CHUNK), i = 0;
+        for (; i + ROWS <= dv; i += ROWS) chunk_rows(from, to, x, t0, t1, i, ROWS, dk);
+        for (; i < dv; i++) chunk_rows(from, to, x, t0, t1, i, 1, dk);
+    }
 }
 
 void SET(init_delta)(struct kernels *k)
 {
     k->conv_silu = conv_silu;
     k->decay_beta = decay_beta;
-    k->delta_step = delta_step;
+    k->delta_net = delta_net;
 }
