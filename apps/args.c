@@ -339,11 +339,22 @@ static bool exactly_one(const struct args *args, const enum option_id *ids, size
 static bool check_bench(const struct args *args, struct buffer *message)
 {
     static const enum option_id streamed[] = {OPTION_route, OPTION_against, OPTION_gate};
+    static const enum option_id resident[] = {OPTION_profile, OPTION_context, OPTION_svg};
     bool lists = args->ram.n + args->slots.n > 1;
     for (size_t i = 0; i < sizeof streamed / sizeof *streamed && !args->stream; i++) {
         if (!args->given[streamed[i]]) continue;
         buffer_printf(message, "option '%s' of 'bench' needs '--stream'",
                       options[streamed[i]].name);
+        return false;
+    }
+    for (size_t i = 0; i < sizeof resident / sizeof *resident && args->stream; i++) {
+        if (!args->given[resident[i]]) continue;
+        buffer_printf(message, "option '%s' of 'bench' does not go with '--stream'",
+                      options[resident[i]].name);
+        return false;
+    }
+    if (args->svg && !args->profile && args->context.n == 0) {
+        buffer_text(message, "option '--svg' of 'bench' needs '--profile' or '--context'");
         return false;
     }
     if (!args->stream && lists) buffer_text(message, "several budgets of 'bench' need '--stream'");

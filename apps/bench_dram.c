@@ -1,16 +1,14 @@
 #include "bench_dram.h"
 
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "bench_passes.h"
 #include "bench_stats.h"
-#include "clock.h"
 #include "report.h"
 
-enum { PASSES = 15, STREAMS = 8, VECTOR = 64, LEAST_BYTES = 512 << 20, MOST_THREADS = 1024 };
+enum { STREAMS = 8, VECTOR = 64, LEAST_BYTES = 512 << 20, LEAST_PASS = 64 << 20 };
 
 typedef uint64_t vector __attribute__((vector_size(VECTOR)));
 typedef uint64_t sum_fn(const vector *data, size_t n);
@@ -58,11 +56,15 @@ static sum_fn *widest_sum(void)
 }
 #endif
 
-enum sluice_status dram_open(struct dram_probe *probe, uint32_t n_threads, struct sluice_error *err)
+enum sluice_status dram_open(struct dram_probe *probe, uint32_t n_threads, uint64_t bytes,
+                             struct sluice_error *err)
 {
-    *probe = (struct dram_probe){.n_threads = n_threads < MOST_THREADS ? n_threads : MOST_THREADS};
+    *probe = (struct dram_probe){
+        .n_threads = n_threads < PASSES_MOST_THREADS ? n_threads : PASSES_MOST_THREADS};
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     probe->bytes = cache > LEAST_BYTES / 8 ? (size_t)cache * 8 : (size_t)LEAST_BYTES;
+    const size_t least = (size_t)probe->n_threads * STREAMS * VECTOR;
+    if (bytes < probe->bytes) probe->bytes = bytes > least ? (size_t)bytes : least;
     void *data =
         mmap(NULL, probe->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return fail_nomem(err, "the memory to measure reading with");
@@ -78,77 +80,33 @@ void dram_close(struct dram_probe *probe)
     *probe = (struct dram_probe){0};
 }
 
-/* Threads wait for go, which says whether all of them could be started. */
-struct start {
-    pthread_mutex_t gate; /* held until then */
-    bool go;
-};
-
-struct reader {
-    pthread_t thread;
-    struct start *start;
-    pthread_barrier_t *barrier;
+struct reading {
     sum_fn *sum;
     const vector *data;
-    size_t n;
-    uint64_t total;
+    size_t share;   /* vectors of a thread */
+    size_t repeats; /* in a pass, for passes that are long enough to be timed */
+    _Atomic uint64_t total;
 };
 
-static void *read_part(void *user)
+static void read_share(void *user, uint32_t thread)
 {
-    struct reader *r = user;
-    pthread_mutex_lock(&r->start->gate);
-    bool go = r->start->go;
-    pthread_mutex_unlock(&r->start->gate);
-    for (int pass = 0; go && pass <= PASSES; pass++) {
-        pthread_barrier_wait(r->barrier);
-        if (pass < PASSES) r->total += r->sum(r->data, r->n);
-    }
-    return NULL;
-}
-
-/* The caller is the first reader and takes the times. */
-static void time_passes(struct reader *first, size_t bytes, double *rates)
-{
-    uint64_t began = 0;
-    for (int pass = 0; pass <= PASSES; pass++) {
-        pthread_barrier_wait(first->barrier);
-        uint64_t now = clock_ns();
-        if (pass) rates[pass - 1] = (double)bytes * 1e9 / (double)(now - began);
-        began = now;
-        if (pass < PASSES) first->total += first->sum(first->data, first->n);
-    }
+    struct reading *r = user;
+    for (size_t i = 0; i < r->repeats; i++)
+        r->total += r->sum(r->data + thread * r->share, r->share);
 }
 
 enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
                                 struct sluice_error *err)
 {
     uint32_t n = probe->n_threads;
-    struct reader *readers = calloc(n, sizeof *readers);
-    if (!readers) return fail_nomem(err, "threads that read");
-    struct start start = {.gate = PTHREAD_MUTEX_INITIALIZER};
-    pthread_barrier_t barrier;
-    pthread_barrier_init(&barrier, NULL, n);
-    size_t share = probe->bytes / n / (VECTOR * STREAMS) * STREAMS; /* vectors */
-    uint32_t started = 1;
-    for (uint32_t i = 0; i < n; i++)
-        readers[i] = (struct reader){.start = &start,
-                                     .barrier = &barrier,
-                                     .sum = widest_sum(),
-                                     .data = (const vector *)(const void *)probe->data + i * share,
-                                     .n = share};
-    pthread_mutex_lock(&start.gate);
-    while (started < n &&
-           pthread_create(&readers[started].thread, NULL, read_part, &readers[started]) == 0)
-        started++;
-    start.go = started == n;
-    pthread_mutex_unlock(&start.gate);
-    double rates[PASSES];
-    if (start.go) time_passes(readers, share * n * VECTOR, rates);
-    for (uint32_t i = 1; i < started; i++) pthread_join(readers[i].thread, NULL);
-    pthread_barrier_destroy(&barrier);
-    free(readers);
-    if (started < n) return fail(err, SLUICE_E_SYSTEM, "%u threads cannot be started", n);
-    *rate = spread_of(rates, PASSES).median;
+    struct reading r = {.sum = widest_sum(),
+                        .data = (const vector *)(const void *)probe->data,
+                        .share = probe->bytes / n / (VECTOR * STREAMS) * STREAMS,
+                        .repeats = 1 + LEAST_PASS / probe->bytes};
+    double values[PASSES];
+    TRY(passes_time(n, read_share, &r, values, err));
+    for (int i = 0; i < PASSES; i++)
+        values[i] = (double)(r.repeats * r.share * n * VECTOR) * 1e9 / values[i];
+    *rate = spread_of(values, PASSES).median;
     return SLUICE_OK;
 }

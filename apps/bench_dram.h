@@ -10,9 +10,12 @@ struct dram_probe {
     uint32_t n_threads;
 };
 
-/* Takes memory of several times the last cache. Errors: NOMEM. */
+/*
+ * Takes memory of several times the last cache, or only so many bytes if these are fewer: what is
+ * less than a cache is read from there. Errors: NOMEM.
+ */
 SLUICE_NODISCARD enum sluice_status dram_open(struct dram_probe *probe, uint32_t n_threads,
-                                              struct sluice_error *err);
+                                              uint64_t bytes, struct sluice_error *err);
 void dram_close(struct dram_probe *probe);
 /*
  * Bytes a second, the median of several passes in which every thread reads its part as several

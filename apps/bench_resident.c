@@ -1,57 +1,100 @@
 /*
- * sluice bench: prefill and decoding with all experts in memory, beside the rate at which this
- * machine reads memory. No rate is given unless batches and single tokens give the same logits.
+ * sluice bench: prompts and decoding with all experts in memory, beside the rate at which this
+ * machine reads memory and computes integer products. No rate is given unless batches and single
+ * tokens give the same logits.
  */
+#include "bench_resident.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench_dram.h"
-#include "bench_stats.h"
+#include "bench_peak.h"
 #include "bench_stream.h"
 #include "clock.h"
 #include "interrupt.h"
 #include "report.h"
+#include "result_file.h"
 
-enum { DEFAULT_TOKENS = 32, GATE_TOKENS = 48, N_PREFILLS = 2, ID_STEP = 7919 };
+enum { DEFAULT_TOKENS = 32, ID_STEP = 7919 };
+static const uint32_t prompt_lengths[N_PREFILLS] = {512, 2048};
 
-struct resident {
-    struct app *app;
-    struct buffer path;
-    sluice_engine *engine;
-    struct sluice_engine_info info;
-    struct dram_probe dram;
-    size_t rounds;
-    uint32_t n_decode;
-    int32_t *ids; /* [most tokens of a prefill] */
-    float *logits, *other;
-    uint32_t prefill[N_PREFILLS]; /* lengths; 0: more than the context holds */
-    double *prefill_rates[N_PREFILLS], *decode_rates, *fractions, *dram_rates; /* [rounds] */
-    double decode_bytes; /* that a token reads */
-};
+/* Opening */
 
-static bool take_memory(struct resident *b, size_t n_ids)
+static enum sluice_status take_phase(struct resident *b, struct phase p, struct sluice_error *err)
 {
-    b->rounds = (size_t)b->app->args->pairs;
+    struct phase *out = &b->phases[b->n_phases++];
+    *out = p;
+    out->rates = calloc(b->rounds, sizeof *out->rates);
+    out->fractions = calloc(b->rounds, sizeof *out->fractions);
+    if (b->app->args->profile) out->profile = calloc(1, sizeof *out->profile);
+    bool ok = out->rates && out->fractions && (out->profile || !b->app->args->profile);
+    return ok ? SLUICE_OK : fail_nomem(err, "results");
+}
+
+static enum sluice_status plan_phases(struct resident *b, struct sluice_error *err)
+{
+    const struct args *args = b->app->args;
+    uint32_t most = b->info.trained_context;
+    uint32_t n = ARG_GIVEN(args, n_tokens) ? (uint32_t)args->n_tokens : DEFAULT_TOKENS;
+    if (n == 0 || args->n_tokens > most / 2)
+        return fail(err, SLUICE_E_ARGUMENT, "-n %" PRIu64 ", not 1 to %" PRIu32, args->n_tokens,
+                    most / 2);
+    b->n_contexts = args->context.n;
+    b->phases = calloc(1 + N_PREFILLS + b->n_contexts, sizeof *b->phases);
+    if (!b->phases) return fail_nomem(err, "results");
+    TRY(take_phase(b, (struct phase){.name = "decode", .context = 1, .n = n, .decode = true}, err));
+    for (size_t i = 0; i < N_PREFILLS; i++) {
+        struct phase p = {.n = prompt_lengths[i] <= most ? prompt_lengths[i] : 0};
+        snprintf(p.name, sizeof p.name, "prefill %" PRIu32, prompt_lengths[i]);
+        TRY(take_phase(b, p, err));
+    }
+    for (size_t i = 0; i < b->n_contexts; i++) {
+        uint64_t context = args->context.items[i];
+        if (context + n > most)
+            return fail(err, SLUICE_E_ARGUMENT,
+                        "--context %" PRIu64 " and %" PRIu32 " tokens are more than the %" PRIu32
+                        " that the model was trained for",
+                        context, n, most);
+        struct phase p = {.context = (uint32_t)context, .n = n, .decode = true};
+        snprintf(p.name, sizeof p.name, "decode at %" PRIu32, p.context);
+        TRY(take_phase(b, p, err));
+    }
+    return SLUICE_OK;
+}
+
+static enum sluice_status take_memory(struct resident *b, struct sluice_error *err)
+{
+    uint32_t n_ids = GATE_TOKENS;
+    for (size_t i = 0; i < b->n_phases; i++)
+        if (b->phases[i].n > n_ids) n_ids = b->phases[i].n;
     b->ids = calloc(n_ids, sizeof *b->ids);
     b->logits = malloc(b->info.vocab_size * sizeof *b->logits);
     b->other = malloc(b->info.vocab_size * sizeof *b->other);
-    for (size_t i = 0; i < N_PREFILLS; i++)
-        b->prefill_rates[i] = calloc(b->rounds, sizeof *b->prefill_rates[i]);
-    b->decode_rates = calloc(b->rounds, sizeof *b->decode_rates);
-    b->fractions = calloc(b->rounds, sizeof *b->fractions);
     b->dram_rates = calloc(b->rounds, sizeof *b->dram_rates);
-    return b->ids && b->logits && b->other && b->prefill_rates[0] && b->prefill_rates[1] &&
-           b->decode_rates && b->fractions && b->dram_rates;
+    b->peak_rates = calloc(b->rounds, sizeof *b->peak_rates);
+    if (!b->ids || !b->logits || !b->other || !b->dram_rates || !b->peak_rates)
+        return fail_nomem(err, "results");
+    for (uint32_t i = 0; i < n_ids; i++)
+        b->ids[i] = (int32_t)(i * (uint64_t)ID_STEP % b->info.vocab_size);
+    return SLUICE_OK;
+}
+
+/* A model that caches hold is read from there: the probe reads as much as the model has. */
+static enum sluice_status open_probe(struct resident *b, struct sluice_error *err)
+{
+    const struct sluice_engine_info *info = &b->info;
+    return dram_open(&b->dram, info->n_threads,
+                     info->dense_bytes + info->expert_bytes + info->recurrent_bytes, err);
 }
 
 static enum sluice_status open_engine(struct resident *b, struct sluice_error *err)
 {
-    const struct args *args = b->app->args;
     struct sluice_engine_options options;
     app_engine_options(b->app, &options);
     options.preload = options.io != SLUICE_IO_MMAP;
+    b->rounds = (size_t)b->app->args->pairs;
     TRY(app_model_path(b->app, &b->path, err));
     TRY(sluice_engine_open(&b->engine, b->path.data, &options, err));
     b->info.size = sizeof b->info;
@@ -62,21 +105,12 @@ static enum sluice_status open_engine(struct resident *b, struct sluice_error *e
                     "there is memory for %" PRIu32 " of %" PRIu32
                     " experts only; --stream measures that",
                     b->info.n_slots, all);
-    static const uint32_t lengths[N_PREFILLS] = {512, 2048};
-    uint32_t most = b->info.trained_context, n_ids = GATE_TOKENS;
-    for (size_t i = 0; i < N_PREFILLS; i++) {
-        if (lengths[i] > most) continue;
-        b->prefill[i] = n_ids = lengths[i];
-    }
-    b->n_decode = ARG_GIVEN(args, n_tokens) ? (uint32_t)args->n_tokens : DEFAULT_TOKENS;
-    if (b->n_decode == 0 || args->n_tokens > most / 2)
-        return fail(err, SLUICE_E_ARGUMENT, "-n %" PRIu64 ", not 1 to %" PRIu32, args->n_tokens,
-                    most / 2);
-    if (!take_memory(b, n_ids)) return fail_nomem(err, "results");
-    for (uint32_t i = 0; i < n_ids; i++)
-        b->ids[i] = (int32_t)(i * (uint64_t)ID_STEP % b->info.vocab_size);
-    return dram_open(&b->dram, b->info.n_threads, err);
+    TRY(plan_phases(b, err));
+    TRY(take_memory(b, err));
+    return open_probe(b, err);
 }
+
+/* Evaluating */
 
 static enum sluice_status open_session(struct resident *b, uint32_t n_ctx, sluice_session **session,
                                        struct sluice_error *err)
@@ -95,138 +129,152 @@ static enum sluice_status evaluate(struct resident *b, sluice_session *session, 
     return app_eval(b->app, b->engine, &segment, NULL, logits, err);
 }
 
+static enum sluice_status one_by_one(struct resident *b, sluice_session *session, uint32_t n,
+                                     float *logits, struct sluice_error *err)
+{
+    for (uint32_t i = 0; i < n; i++) TRY(evaluate(b, session, b->ids + i, 1, logits, err));
+    return SLUICE_OK;
+}
+
+/* What two batches of the gate read and compute gives what any phase does. */
+static void count_work(struct resident *b, const struct profile *batch,
+                       const struct profile *single)
+{
+    struct profile_row all = profile_sum(batch), each = profile_sum(single);
+    double body = (double)(all.products - each.products / GATE_TOKENS) / (GATE_TOKENS - 1);
+    double one = (double)each.products / GATE_TOKENS, kv = (double)b->info.kv_bytes_per_token;
+    /* Token i reads i + 1 positions and writes one. */
+    double bytes = (double)each.bytes / GATE_TOKENS - kv * (GATE_TOKENS + 3) / 2;
+    for (size_t i = 0; i < b->n_phases; i++) {
+        struct phase *p = &b->phases[i];
+        p->products = p->decode ? one : (body * (p->n - 1) + one) / (p->n ? p->n : 1);
+        p->bytes = bytes + kv * (p->context + (p->n + 3) / 2.0);
+    }
+}
+
+static enum sluice_status set_profile(struct resident *b, struct profile *profile,
+                                      struct sluice_error *err)
+{
+    return sluice_engine_set_profile(b->engine, profile ? profile_add : NULL, profile, err);
+}
+
 /* The golden gate: what a batch computes and what single tokens compute is the same, bit for bit.
  */
-static enum sluice_status check(struct resident *b, struct sluice_error *err)
+static enum sluice_status compare(struct resident *b, sluice_session *session,
+                                  struct profile profiles[2], struct sluice_error *err)
 {
-    sluice_session *session;
-    TRY(open_session(b, GATE_TOKENS, &session, err));
-    enum sluice_status status = evaluate(b, session, b->ids, GATE_TOKENS, b->logits, err);
+    TRY(set_profile(b, &profiles[0], err));
+    TRY(evaluate(b, session, b->ids, GATE_TOKENS, b->logits, err));
     sluice_session_reset(session);
-    for (size_t i = 0; i < GATE_TOKENS && status == SLUICE_OK; i++)
-        status = evaluate(b, session, b->ids + i, 1, b->other, err);
-    sluice_session_close(&session);
-    if (status != SLUICE_OK) return status;
+    TRY(set_profile(b, &profiles[1], err));
+    TRY(one_by_one(b, session, GATE_TOKENS, b->other, err));
+    TRY(set_profile(b, NULL, err));
+    count_work(b, &profiles[0], &profiles[1]);
     if (memcmp(b->logits, b->other, b->info.vocab_size * sizeof *b->logits) == 0) return SLUICE_OK;
     return fail(err, SLUICE_E_MISMATCH,
                 "%d tokens at once and one by one give different logits; no rate is printed",
                 GATE_TOKENS);
 }
 
-static enum sluice_status time_prefill(struct resident *b, uint32_t n, double *rate,
-                                       struct sluice_error *err)
+static enum sluice_status check(struct resident *b, struct sluice_error *err)
 {
     sluice_session *session;
-    TRY(open_session(b, n, &session, err));
+    struct profile *profiles = calloc(2, sizeof *profiles);
+    if (!profiles) return fail_nomem(err, "results");
+    enum sluice_status status = open_session(b, GATE_TOKENS, &session, err);
+    if (status == SLUICE_OK) {
+        status = compare(b, session, profiles, err);
+        sluice_session_close(&session);
+    }
+    free(profiles);
+    return status;
+}
+
+/* Measuring */
+
+static enum sluice_status run_phase(struct resident *b, const struct phase *p,
+                                    sluice_session *session, uint64_t *ns, struct sluice_error *err)
+{
+    if (p->context > 1) TRY(sluice_session_fill(session, p->context - 1, p->context, err));
+    /* The first token wakes the threads. */
+    if (p->decode) TRY(evaluate(b, session, b->ids, 1, b->logits, err));
+    if (p->profile) *p->profile = (struct profile){0};
     uint64_t began = clock_ns();
-    enum sluice_status status = evaluate(b, session, b->ids, n, b->logits, err);
-    *rate = n * 1e9 / (double)(clock_ns() - began);
+    enum sluice_status status = p->decode ? one_by_one(b, session, p->n, b->logits, err)
+                                          : evaluate(b, session, b->ids, p->n, b->logits, err);
+    *ns = clock_ns() - began;
+    return status;
+}
+
+static enum sluice_status time_phase(struct resident *b, const struct phase *p, uint64_t *ns,
+                                     struct sluice_error *err)
+{
+    sluice_session *session;
+    TRY(open_session(b, p->context + p->n, &session, err));
+    enum sluice_status status = run_phase(b, p, session, ns, err);
     sluice_session_close(&session);
     return status;
 }
 
-static enum sluice_status time_decode(struct resident *b, double *rate, struct sluice_error *err)
+static enum sluice_status profile_phase(struct resident *b, struct phase *p,
+                                        struct sluice_error *err)
 {
-    sluice_session *session;
-    TRY(open_session(b, 1 + b->n_decode, &session, err));
-    enum sluice_status status = evaluate(b, session, b->ids, 1, b->logits, err);
-    uint64_t began = clock_ns();
-    for (uint32_t i = 0; i < b->n_decode && status == SLUICE_OK; i++)
-        status = evaluate(b, session, b->ids + i % GATE_TOKENS, 1, b->logits, err);
-    *rate = b->n_decode * 1e9 / (double)(clock_ns() - began);
-    sluice_session_close(&session);
-    return status;
+    TRY(set_profile(b, p->profile, err));
+    TRY(time_phase(b, p, &p->profile_ns, err));
+    profile_sort(p->profile);
+    return set_profile(b, NULL, err);
 }
 
-/*
- * Weights, half of the KV cache that the last token sees, recurrent state read and written. Small
- * weights that are kept as floats count as well.
- */
-static double bytes_of_token(const struct resident *b)
+/* Decoding stands between two looks at the memory, of which the better one counts. */
+static enum sluice_status measure_round(struct resident *b, size_t round, struct sluice_error *err)
 {
-    const struct sluice_engine_info *info = &b->info;
-    double experts = (double)info->expert_bytes / info->n_experts * info->n_experts_used;
-    return (double)(info->token_dense_bytes + info->converted_bytes) + experts +
-           (double)info->kv_bytes_per_token * (1 + b->n_decode) / 2 +
-           2 * (double)info->recurrent_bytes;
-}
-
-static enum sluice_status measure(struct resident *b, struct sluice_error *err)
-{
-    b->decode_bytes = bytes_of_token(b);
-    for (size_t i = 0; i < b->rounds; i++) {
-        progress_begin(&b->app->progress, "measuring", "rounds", b->rounds);
-        double before, after;
-        TRY(dram_measure(&b->dram, &before, err));
-        TRY(time_decode(b, &b->decode_rates[i], err));
+    double before, after;
+    TRY(dram_measure(&b->dram, &before, err));
+    TRY(peak_measure(b->info.n_threads, &b->peak_rates[round], &b->peak_how, err));
+    for (size_t i = 0; i < b->n_phases; i++) {
+        struct phase *p = &b->phases[i];
+        if (p->n == 0) continue;
+        uint64_t ns;
+        TRY(time_phase(b, p, &ns, err));
+        p->rates[round] = p->n * 1e9 / (double)ns;
+        p->fractions[round] = p->rates[round] * p->products / b->peak_rates[round];
+        if (!p->decode) continue;
         TRY(dram_measure(&b->dram, &after, err));
-        b->dram_rates[i] = before > after ? before : after;
-        b->fractions[i] = b->decode_rates[i] * b->decode_bytes / b->dram_rates[i];
-        for (size_t p = 0; p < N_PREFILLS; p++)
-            if (b->prefill[p]) TRY(time_prefill(b, b->prefill[p], &b->prefill_rates[p][i], err));
-        progress_end(&b->app->progress);
+        double best = before > after ? before : after;
+        p->fractions[round] = p->rates[round] * p->bytes / best;
+        if (i == 0) b->dram_rates[round] = best;
+        before = after;
     }
     return SLUICE_OK;
 }
 
-/* Results */
-
-static void print_line(struct buffer *out, const char *label, struct spread s, const char *unit)
+static enum sluice_status measure(struct resident *b, struct sluice_error *err)
 {
-    buffer_printf(out, "%-16s%10.2f %s, %.2f to %.2f\n", label, s.median, unit, s.low, s.high);
-}
-
-static void scale(double *values, size_t n, double factor)
-{
-    for (size_t i = 0; i < n; i++) values[i] *= factor;
-}
-
-static void print_text(struct resident *b)
-{
-    struct buffer text = {0};
-    scale(b->dram_rates, b->rounds, 1e-9);
-    scale(b->fractions, b->rounds, 100);
-    buffer_printf(&text, "%s, %u threads, medians of %zu and their spread\n", b->path.data,
-                  b->info.n_threads, b->rounds);
-    print_line(&text, "DRAM", spread_of(b->dram_rates, b->rounds), "GB/s");
-    print_line(&text, "decode", spread_of(b->decode_rates, b->rounds), "tokens/s");
-    print_line(&text, "of DRAM", spread_of(b->fractions, b->rounds), "%");
-    buffer_printf(&text, "%-16s%10.1f MB\n", "bytes a token", b->decode_bytes / 1e6);
-    for (size_t p = 0; p < N_PREFILLS; p++) {
-        char label[32];
-        snprintf(label, sizeof label, "prefill %u", b->prefill[p]);
-        if (b->prefill[p])
-            print_line(&text, label, spread_of(b->prefill_rates[p], b->rounds), "tokens/s");
+    progress_begin(&b->app->progress, "measuring", "rounds", b->rounds);
+    for (size_t i = 0; i < b->rounds; i++) {
+        TRY(measure_round(b, i, err));
+        progress_update(&b->app->progress, i + 1);
     }
-    output_buffer(&b->app->out, &text);
-    buffer_release(&text);
+    progress_end(&b->app->progress);
+    for (size_t i = 0; i < b->n_phases; i++)
+        if (b->phases[i].profile && b->phases[i].n) TRY(profile_phase(b, &b->phases[i], err));
+    return SLUICE_OK;
 }
 
-static json_t *spread_json(double *values, size_t n)
+static enum sluice_status write_plot(const struct resident *b, struct sluice_error *err)
 {
-    struct spread s = spread_of(values, n);
-    return json_pack("{s:f, s:f, s:f}", "median", s.median, "low", s.low, "high", s.high);
-}
-
-static json_t *report_json(struct resident *b)
-{
-    json_t *prefill = json_array();
-    for (size_t p = 0; p < N_PREFILLS; p++) {
-        if (!b->prefill[p]) continue;
-        json_array_append_new(prefill, json_pack("{s:I, s:o}", "tokens", (json_int_t)b->prefill[p],
-                                                 "tokens_per_second",
-                                                 spread_json(b->prefill_rates[p], b->rounds)));
+    struct result_file file;
+    struct buffer svg = {0};
+    resident_plot(b, &svg);
+    enum sluice_status status =
+        svg.failed ? fail_nomem(err, "the plot") : result_file_open(&file, b->app->args->svg, err);
+    if (status == SLUICE_OK) {
+        status = result_file_append(&file, svg.data, svg.len, err);
+        if (status == SLUICE_OK) status = result_file_close(&file, err);
+        result_file_abort(&file);
     }
-    json_t *decode =
-        json_pack("{s:I, s:o, s:f, s:o}", "tokens", (json_int_t)b->n_decode, "tokens_per_second",
-                  spread_json(b->decode_rates, b->rounds), "bytes_per_token", b->decode_bytes,
-                  "of_dram", spread_json(b->fractions, b->rounds));
-    json_t *gate = json_pack("{s:s, s:i}", "reference", "the same tokens one by one",
-                             "tokens_agreed", GATE_TOKENS);
-    return json_pack(
-        "{s:o, s:I, s:I, s:o, s:o, s:o, s:o}", "model", app_json_text(b->path.data, b->path.len),
-        "threads", (json_int_t)b->info.n_threads, "rounds", (json_int_t)b->rounds, "dram_rate",
-        spread_json(b->dram_rates, b->rounds), "gate", gate, "decode", decode, "prefill", prefill);
+    buffer_release(&svg);
+    return status;
 }
 
 static enum sluice_status run(struct resident *b, struct sluice_error *err)
@@ -234,8 +282,9 @@ static enum sluice_status run(struct resident *b, struct sluice_error *err)
     TRY(open_engine(b, err));
     TRY(check(b, err));
     TRY(measure(b, err));
-    if (b->app->args->json) return app_print_json(b->app, report_json(b), err);
-    print_text(b);
+    if (b->app->args->svg) TRY(write_plot(b, err));
+    if (b->app->args->json) return app_print_json(b->app, resident_json(b), err);
+    resident_print(b);
     return SLUICE_OK;
 }
 
@@ -246,12 +295,16 @@ enum sluice_status bench_resident(struct app *app, struct sluice_error *err)
     sluice_engine_close(&b.engine);
     dram_close(&b.dram);
     buffer_release(&b.path);
+    for (size_t i = 0; i < b.n_phases; i++) {
+        free(b.phases[i].rates);
+        free(b.phases[i].fractions);
+        free(b.phases[i].profile);
+    }
+    free(b.phases);
     free(b.ids);
     free(b.logits);
     free(b.other);
-    for (size_t i = 0; i < N_PREFILLS; i++) free(b.prefill_rates[i]);
-    free(b.decode_rates);
-    free(b.fractions);
     free(b.dram_rates);
+    free(b.peak_rates);
     return status;
 }

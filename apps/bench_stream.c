@@ -69,7 +69,7 @@ static enum sluice_status look_at_model(struct stream *s, struct sluice_error *e
 static enum sluice_status measure_dram(struct stream *s, struct sluice_error *err)
 {
     struct dram_probe probe;
-    TRY(dram_open(&probe, s->report.info.n_threads, err));
+    TRY(dram_open(&probe, s->report.info.n_threads, UINT64_MAX, err));
     double rate;
     enum sluice_status status = dram_measure(&probe, &rate, err);
     dram_close(&probe);

@@ -50,6 +50,5 @@ void stream_print(const struct stream_report *report, struct output *out);
 json_t *stream_json(const struct stream_report *report);
 
 enum sluice_status bench_stream(struct app *app, struct sluice_error *err);
-enum sluice_status bench_resident(struct app *app, struct sluice_error *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* sluice bench: how fast a model runs here, beside what this machine could do at best. */
 #include "app.h"
+#include "bench_resident.h"
 #include "bench_stream.h"
 
 enum sluice_status cmd_bench(struct app *app, struct sluice_error *err)

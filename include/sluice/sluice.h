@@ -227,6 +227,28 @@ SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_engine_set_ram(sluice_engine *engine, uint64_t ram_bytes, struct sluice_error *err);
 
+/* One step of an evaluation: an op of the model's graph, or "quantize", the rounding of an input.
+ */
+struct sluice_step {
+    const char *op;     /* "matmul"; lives as long as the engine, as all names */
+    const char *weight; /* what a projection's matrix is, "o_proj"; "" for other ops */
+    uint32_t layer;     /* UINT32_MAX: of none */
+    uint32_t n_tokens;  /* of the batch */
+    uint64_t ns;        /* with what threads wait for each other until the next step */
+    uint64_t bytes;     /* of weights and states, read and written, each counted once */
+    uint64_t products;  /* of weights with activations */
+};
+
+/*
+ * From the next evaluation on, step is told about each step when it is over, on the thread inside
+ * sluice_eval(); the times of a batch's steps add up to what the batch took. NULL: off. Waits for
+ * an evaluation that is under way. Errors: STATE (from a callback).
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_engine_set_profile(sluice_engine *engine,
+                          void (*step)(void *user, const struct sluice_step *step), void *user,
+                          struct sluice_error *err);
+
 /* One tensor of the checkpoint, in file order. */
 struct sluice_tensor_info {
     uint32_t size; /* sizeof of this struct, set by the caller */
@@ -274,6 +296,13 @@ sluice_session_open(sluice_session **session, sluice_engine *engine,
 SLUICE_API void sluice_session_close(sluice_session **session);
 /* Forgets all tokens; the session is then equal to a new one. */
 SLUICE_API void sluice_session_reset(sluice_session *session);
+/*
+ * For measurements: as if n tokens had been evaluated, with keys and values that are random numbers
+ * made from seed. What is evaluated behind them takes the time that it would take behind n tokens,
+ * and means nothing. Errors: STATE (the session is not empty), CONTEXT_FULL.
+ */
+SLUICE_NODISCARD SLUICE_API enum sluice_status
+sluice_session_fill(sluice_session *session, uint32_t n, uint64_t seed, struct sluice_error *err);
 SLUICE_API uint32_t sluice_session_position(const sluice_session *session); /* tokens held */
 SLUICE_API uint32_t sluice_session_capacity(const sluice_session *session); /* n_ctx */
 

@@ -262,6 +262,21 @@ void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *i
     memcpy(info, &full, min_size(info->size, sizeof full));
 }
 
+enum sluice_status sluice_engine_set_profile(sluice_engine *e,
+                                             void (*step)(void *user,
+                                                          const struct sluice_step *step),
+                                             void *user, struct sluice_error *err)
+{
+    pthread_mutex_lock(&e->run_lock);
+    enum sluice_status status =
+        e->running ? err_set(err, SLUICE_E_STATE,
+                             "a profile cannot begin or end in a callback of sluice_eval()")
+                   : SLUICE_OK;
+    if (status == SLUICE_OK) cpu_set_profile(e->backend, (struct cpu_profile){step, user});
+    pthread_mutex_unlock(&e->run_lock);
+    return status;
+}
+
 size_t sluice_engine_tensor_count(const sluice_engine *e)
 {
     return e->checkpoint.n_tensors;

@@ -62,6 +62,16 @@ void sluice_session_reset(sluice_session *session)
     sequence_reset(&session->sequence);
 }
 
+enum sluice_status sluice_session_fill(sluice_session *session, uint32_t n, uint64_t seed,
+                                       struct sluice_error *err)
+{
+    if (session->sequence.position)
+        return err_set(err, SLUICE_E_STATE,
+                       "a session of %u tokens is to be filled, not an empty one",
+                       session->sequence.position);
+    return sequence_fill(&session->sequence, n, seed, err);
+}
+
 uint32_t sluice_session_position(const sluice_session *session)
 {
     return session->sequence.position;

@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "base/mem.h"
+#include "base/rng.h"
 
 static size_t kv_elem_bytes(enum kv_type type)
 {
@@ -146,6 +147,24 @@ void sequence_commit(struct sequence *seq, uint32_t n)
 {
     seq->position += n;
     seq->committed ^= 1;
+}
+
+/* Signs and fractions are random, exponents are not: no number is huge, tiny or none. */
+enum sluice_status sequence_fill(struct sequence *seq, uint32_t n, uint64_t seed,
+                                 struct sluice_error *err)
+{
+    TRY(sequence_reserve(seq, n, err));
+    bool half = seq->layout->kv_type == KV_F16;
+    const uint64_t keep = half ? 0x83ff83ff83ff83ffu : 0x807fffff807fffffu;
+    const uint64_t exponents = half ? 0x3400340034003400u : 0x3e8000003e800000u;
+    size_t bytes = div_up_u32(n, SEQUENCE_PAGE) * seq->layout->page_bytes, i = 0;
+    struct rng rng = {seed};
+    for (; i < bytes; i += sizeof(uint64_t)) {
+        uint64_t x = (rng_u64(&rng) & keep) | exponents;
+        memcpy(seq->pages + i, &x, sizeof x);
+    }
+    seq->position = n;
+    return SLUICE_OK;
 }
 
 void *sequence_keys(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head)

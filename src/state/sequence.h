@@ -67,6 +67,13 @@ enum sluice_status sequence_reserve(struct sequence *seq, uint32_t n, struct slu
 /* The step that evaluated n tokens is part of the sequence. */
 void sequence_commit(struct sequence *seq, uint32_t n);
 
+/*
+ * The empty sequence becomes one of n positions whose keys and values are random numbers made from
+ * seed; recurrent states stay zero. For measurements. Errors: CONTEXT_FULL.
+ */
+enum sluice_status sequence_fill(struct sequence *seq, uint32_t n, uint64_t seed,
+                                 struct sluice_error *err);
+
 /* Keys or values of a head in the page of positions page * SEQUENCE_PAGE ...: [SEQUENCE_PAGE][dim].
  */
 void *sequence_keys(const struct sequence *seq, uint32_t kv, uint32_t page, uint32_t head);

@@ -2,6 +2,8 @@
 bench, trace and cache-sim on the storyteller: the structure of what they print, the golden gate, and
 that the numbers agree with each other. Times are whatever they are.
 """
+from xml.etree import ElementTree
+
 import harness
 
 MODEL = harness.STORYTELLER
@@ -106,7 +108,38 @@ def check_routes(tap, sluice):
             complaints.append(result)
 
 
-def check_resident(tap, sluice):
+def check_profiled(complaints, sluice, svg):
+    contexts = [64, 200, 700]
+    options = [word for n in contexts for word in ("--context", n)]
+    report = sluice.good("bench", MODEL, *SHORT, "--profile", "--svg", svg, *options, "--json").json
+    if [c["context"] for c in report["contexts"]] != contexts or report["context_growth"] is None:
+        complaints.append(report["contexts"])
+    bytes_read = [c["bytes_per_token"] for c in report["contexts"]]
+    info = sluice.good("inspect", MODEL, "--json").json
+    if bytes_read[2] - bytes_read[0] != (700 - 64) * info["kv_bytes_per_token"]:
+        complaints.append(bytes_read)
+    for phase in [report["decode"], *report["prefill"], *report["contexts"]]:
+        profile = phase["profile"]
+        if not 0.5 < profile["in_steps"] <= 1 or profile["tokens"] != phase["tokens"]:
+            complaints.append(f"{profile['in_steps']} of the time is in steps")
+        for key in ("us", "bytes", "products", "steps"):
+            total = sum(op[key] for op in profile["ops"])
+            if abs(total - profile["all"][key]) > 1e-6 * total:
+                complaints.append(f"{key}: {total} is not {profile['all'][key]}")
+        if abs(profile["all"]["products"] / phase["products_per_token"] - 1) > 1e-3:
+            complaints.append(f"products: {profile['all']}, expected {phase['products_per_token']}")
+        of_limit = phase.get("of_dram") or phase["of_int8_peak"]
+        if not of_limit["low"] > 0:
+            complaints.append(of_limit)
+    decode = report["decode"]
+    if abs(decode["profile"]["all"]["bytes"] / decode["bytes_per_token"] - 1) > 1e-3:
+        complaints.append(f"bytes: {decode}")
+    root = ElementTree.parse(svg).getroot()
+    if not root.tag.endswith("svg") or "matmul lm_head" not in "".join(root.itertext()):
+        complaints.append("the plot")
+
+
+def check_resident(tap, sluice, folder):
     with tap.case("bench: prefill and decoding in memory") as complaints:
         report = sluice.good("bench", MODEL, *SHORT, "--json").json
         if [p["tokens"] for p in report["prefill"]] != [512, 2048]:
@@ -120,6 +153,13 @@ def check_resident(tap, sluice):
         whole = info["dense_bytes"] + info["expert_bytes"]
         if not info["expert_bytes"] * USED / EXPERTS < decode["bytes_per_token"] < whole:
             complaints.append(f"{decode['bytes_per_token']} bytes a token of {whole}")
+    with tap.case("bench --profile --context --svg: what it is made of adds up") as complaints:
+        check_profiled(complaints, sluice, folder / "bench.svg")
+    with tap.case("bench --profile: tables for people") as complaints:
+        text = sluice.good("bench", MODEL, *SHORT, "--profile", "--context", 70).text
+        for word in ("int8 peak", "of memory", "decode at 70", "matmul lm_head", "outside of steps"):
+            if word not in text:
+                complaints.append(f"no '{word}' in {text}")
     with tap.case("bench: what does not fit is refused, and --stream named") as complaints:
         result = sluice.run("bench", MODEL, "--slots", 40)
         if result.code != 1 or "--stream" not in result.err or result.out:
@@ -144,6 +184,10 @@ def check_errors(tap, sluice, folder):
         (("--against", "mmap"), 2, "needs '--stream'"),
         (("--gate", "x"), 2, "needs '--stream'"),
         (("--slots", 4, "--slots", 5), 2, "need '--stream'"),
+        (("--stream", "--profile"), 2, "does not go with '--stream'"),
+        (("--stream", "--context", 5), 2, "does not go with '--stream'"),
+        (("--svg", folder / "x.svg"), 2, "needs '--profile' or '--context'"),
+        (("--context", 1 << 20), 1, "trained for"),
     ]
     for options, code, word in cases:
         name = " ".join(str(o) for o in options[:3]).replace(str(folder), "")
@@ -238,7 +282,8 @@ def check_trace(tap, sluice, folder):
 def tests(tap, sluice):
     if harness.SLOW:
         check_stream(tap, sluice)
-        check_resident(tap, sluice)
+        with harness.temporary_folder() as folder:
+            check_resident(tap, sluice, folder)
     else:
         tap.skip("bench: its measurements", "they take too long under a sanitizer")
     if harness.THOROUGH:

@@ -7,6 +7,8 @@
 #include "bench_decoder.h"
 #include "bench_dram.h"
 #include "bench_drive.h"
+#include "bench_peak.h"
+#include "bench_profile.h"
 #include "bench_stats.h"
 #include "check.h"
 
@@ -183,7 +185,7 @@ static void test_dram(void)
     SKIP_INSTRUMENTED();
     struct sluice_error err;
     struct dram_probe probe;
-    REQUIRE(dram_open(&probe, 1, &err) == SLUICE_OK, "%s", err.message);
+    REQUIRE(dram_open(&probe, 1, UINT64_MAX, &err) == SLUICE_OK, "%s", err.message);
     struct dram_probe part = probe; /* that it works, not how fast the machine is */
     part.bytes /= 16;
     for (part.n_threads = 1; part.n_threads <= 3; part.n_threads++) {
@@ -192,6 +194,67 @@ static void test_dram(void)
         CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
     }
     dram_close(&probe);
+}
+
+/* What a cache could hold is measured as such. */
+static void test_small_memory(void)
+{
+    SKIP_INSTRUMENTED();
+    struct sluice_error err;
+    struct dram_probe probe;
+    double rate = 0;
+    REQUIRE(dram_open(&probe, 3, 1 << 20, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(probe.bytes == 1 << 20, "%zu", probe.bytes);
+    CHECK(dram_measure(&probe, &rate, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
+    dram_close(&probe);
+    REQUIRE(dram_open(&probe, 3, 1, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(dram_measure(&probe, &rate, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
+    dram_close(&probe);
+}
+
+static void test_peak(void)
+{
+    struct sluice_error err;
+    for (uint32_t n = 1; n <= 3; n++) {
+        double rate = 0;
+        const char *how = NULL;
+        CHECK(peak_measure(n, &rate, &how, &err) == SLUICE_OK, "%s", err.message);
+        CHECK(rate > 1e6 && rate < 1e16 && how && *how, "%g", rate);
+    }
+}
+
+static struct sluice_step step_of(const char *op, const char *weight, uint64_t ns)
+{
+    return (struct sluice_step){
+        .op = op, .weight = weight, .ns = ns, .bytes = 100 * ns, .products = 1};
+}
+
+static void test_profile_adds_up(void)
+{
+    struct profile *p = calloc(1, sizeof *p);
+    const struct machine_limits limits = {.bytes = 200e9, .products = 1e18};
+    struct sluice_step steps[] = {step_of("matmul", "o_proj", 10), step_of("conv", "", 15),
+                                  step_of("matmul", "o_proj", 20), step_of("matmul", "v_proj", 1)};
+    REQUIRE(p);
+    for (size_t i = 0; i < 4; i++) profile_add(p, &steps[i]);
+    profile_sort(p);
+    CHECK(p->n == 3 && strcmp(p->rows[0].name, "matmul o_proj") == 0 && p->rows[0].steps == 2);
+    CHECK(strcmp(p->rows[1].name, "conv") == 0 && strcmp(p->rows[2].name, "matmul v_proj") == 0);
+    struct profile_row sum = profile_sum(p);
+    CHECK(sum.steps == 4 && sum.ns == 46 && sum.bytes == 4600 && sum.products == 4);
+    CHECK(fabs(profile_of_limit(&sum, &limits) - 0.5) < 1e-9);
+    for (uint64_t i = 0; i < 3 * PROFILE_ROWS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "op%u", (unsigned)i);
+        struct sluice_step more = step_of(name, "", 1);
+        profile_add(p, &more);
+    }
+    sum = profile_sum(p);
+    CHECK(p->n == PROFILE_ROWS && sum.ns == 46 + 3 * PROFILE_ROWS);
+    CHECK(strcmp(p->rows[PROFILE_ROWS - 1].name, "others") == 0);
+    free(p);
 }
 
 static void test_drive(void)
@@ -235,5 +298,8 @@ static void test_drive(void)
     C(routes_of_models_with_dense_layers)                                                          \
     C(forced_experts_are_used)                                                                     \
     C(dram)                                                                                        \
+    C(small_memory)                                                                                \
+    C(peak)                                                                                        \
+    C(profile_adds_up)                                                                             \
     C(drive)
 CHECK_MAIN(CASES)

@@ -5,6 +5,7 @@
 #include "backend/cpu/cpu_internal.h"
 #include "backend/layout.h"
 #include "base/bits.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 static node_fn *const node_fns[OP_COUNT] = {
@@ -259,13 +260,21 @@ static bool is_one_token(const struct batch *batch)
     return batch->n_tokens == 1 && batch->n_segments == 1 && batch->n_outputs <= 1;
 }
 
+/* A step is over; what threads wait for behind it is part of it. */
+static void note_step(struct cpu_backend *be, uint32_t s)
+{
+    uint64_t now = clock_ns();
+    cpu_profile_step(be, &be->steps[s], now - be->noted_ns);
+    be->noted_ns = now;
+}
+
 static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct cpu_backend *be = arg;
     struct task task = {be, &be->kernels, thread, n_threads};
     const uint32_t begin = be->first_step[be->begin], end = be->first_step[be->end];
     const struct step *first = cpu_step_before(be, be->begin, be->end);
-    const bool one = is_one_token(be->batch);
+    const bool one = is_one_token(be->batch), noted = thread == 0 && be->profile.step;
     if (first) {
         cpu_quantize(&task, first);
         pool_barrier(be->pool);
@@ -277,6 +286,7 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
             pool_barrier(be->pool);
             if (atomic_load(&be->stopped_at) < s) return;
         }
+        if (noted && s > begin) note_step(be, s - 1);
         if (thread == 0 && be->options.store) store_poll(be->options.store);
         if (step->quantize)
             cpu_quantize(&task, step);
@@ -294,7 +304,9 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     be->end = end;
     be->status = SLUICE_OK;
     atomic_store(&be->stopped_at, UINT32_MAX);
+    if (be->profile.step) be->noted_ns = clock_ns();
     pool_run(be->pool, run_nodes, be, batch->n_tokens);
+    if (be->profile.step && be->status == SLUICE_OK) note_step(be, be->first_step[end] - 1);
     be->batch = NULL;
     if (begin == 0 && be->status == SLUICE_OK) be->tokens += batch->n_tokens;
     if (be->status != SLUICE_OK && err) *err = be->error;
@@ -309,6 +321,11 @@ void cpu_use_store(struct cpu_backend *be, struct expert_store *store)
 void cpu_set_prefetch(struct cpu_backend *be, enum prefetch_kind kind)
 {
     be->prefetch = kind;
+}
+
+void cpu_set_profile(struct cpu_backend *be, struct cpu_profile profile)
+{
+    be->profile = profile;
 }
 
 size_t cpu_scratch_bytes(const struct cpu_backend *be)

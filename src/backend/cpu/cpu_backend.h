@@ -20,6 +20,12 @@ struct cpu_routing {
     void *user;
 };
 
+/* Told about each step of a run, by thread 0; NULL: off. */
+struct cpu_profile {
+    void (*step)(void *user, const struct sluice_step *step);
+    void *user;
+};
+
 struct cpu_options {
     struct pool_options pool; /* places are copied */
     uint32_t features;        /* enum cpu_feature */
@@ -62,6 +68,9 @@ void cpu_use_store(struct cpu_backend *backend, struct expert_store *store);
 
 /* From the next run on, experts are guessed in this way. */
 void cpu_set_prefetch(struct cpu_backend *backend, enum prefetch_kind kind);
+
+/* From the next run on, steps are told of. */
+void cpu_set_profile(struct cpu_backend *backend, struct cpu_profile profile);
 
 /* Bytes the backend holds for activations and scratch. */
 size_t cpu_scratch_bytes(const struct cpu_backend *backend);

@@ -51,8 +51,9 @@ struct cpu_backend {
     const struct expert_bank **banks; /* by their index; NULL where the graph has none */
     uint32_t n_banks;
     enum prefetch_kind prefetch; /* of the next runs */
-    uint32_t *guess;             /* experts of a guess in the making */
-    bool *guessed;               /* per expert: it is in the list; all false between guesses */
+    struct cpu_profile profile;
+    uint32_t *guess; /* experts of a guess in the making */
+    bool *guessed;   /* per expert: it is in the list; all false between guesses */
     struct step *steps;
     uint32_t *first_step; /* per node, and of the end */
     uint32_t n_steps;
@@ -68,6 +69,7 @@ struct cpu_backend {
     /* of the run in progress */
     const struct batch *batch;
     uint32_t begin, end;
+    uint64_t noted_ns; /* when the last step ended, with a profile */
     struct experts_round round;
     enum sluice_status status; /* first error; set by thread 0 between barriers */
     /*
@@ -111,6 +113,8 @@ enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error
 enum sluice_status cpu_alloc_act8(struct act8_storage *store, uint64_t rows, uint32_t cols,
                                   size_t *total, struct sluice_error *err);
 void cpu_free_buffers(struct cpu_backend *be);
+/* profile.c: tells the profile of a step that took ns, with what is after it until the next. */
+void cpu_profile_step(const struct cpu_backend *be, const struct step *step, uint64_t ns);
 /* The steps of all nodes and their barriers. Before: the plan and node_mode. */
 enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *err);
 /*
