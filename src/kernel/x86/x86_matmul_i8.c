@@ -13,7 +13,7 @@
 #include "kernel/x86/transpose.h"
 
 enum {
-    PANEL_COLS = 1024,
+    PANEL_COLS = LANES == 16 ? 512 : 1024, /* unpacked, less than the first-level cache */
     PANEL_ACTS = PANEL_COLS / ACT8_GROUP,
     TOKEN_BLOCK = 64,
     PREFETCH_BYTES = 4096, /* at least so far ahead */
