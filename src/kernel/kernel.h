@@ -91,10 +91,10 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    its first activation group, then part = fma(idot, act scale, part) for its
  *                    others; acc = fma(part, scale, acc); acc = fma(bias, the act sums of the group
  *                    added in order, acc). Other types, for each activation group, ascending:
- *                    term = idot * (scale * act scale), plus bias * act sum where there is a bias
- *                    or minimum; acc += term, every operation rounded. Their idot has the integer
- *                    scales of sub-blocks of 16 values in it; Q2_K, whose minima are of 16 values,
- *                    adds (sum of min * q) * (min scale * act scale), the sum an exact integer.
+ *                    term = idot * (scale * act scale), plus bias * act sum where there is a bias;
+ *                    acc += term, every operation rounded. The integer scales of Q2_K to Q6_K are
+ *                    in idot; with minima, mdot, the exact sum of minimum * q, makes it
+ *                    term = (idot * scale - mdot * min scale) * act scale.
  *                    So all instruction sets agree to the bit. y row 0 is the row of t0.
  * matmul_t_f32[type] y[t * ldy + c] = sum_r W[r][c] * x[t * ldx + r], c in [col0, col1), t < n, r
  *                    ascending; f32 arithmetic

@@ -11,7 +11,7 @@
 #include "kerncheck.h"
 
 enum { SAMPLES = 15, COLS = 2048, CACHED_ROWS = 512, MAX_TOKENS = 512, MAX_THREADS = 64 };
-enum { DRAM_BYTES = 192 << 20 };
+enum { DRAM_BYTES = 192 << 20, PREFETCH = 4096 };
 
 static double now(void)
 {
@@ -132,14 +132,19 @@ static bool wanted(const struct bench_options *o, const char *name)
     return o->n_globs == 0;
 }
 
-/* The bandwidth of reading: one pass of additions over more than the caches hold. */
+/*
+ * The bandwidth of reading: one pass of additions over more than the caches hold, prefetched as far
+ * ahead as kernels do, which is faster than what the processor does by itself.
+ */
 static void run_stream(const struct job *job)
 {
     const uint64_t *words = job->operands;
     uint64_t sums[8] = {0};
     volatile uint64_t sink;
-    for (size_t i = (size_t)job->row0 * 8; i < (size_t)job->row1 * 8; i += 8)
+    for (size_t i = (size_t)job->row0 * 8; i < (size_t)job->row1 * 8; i += 8) {
+        __builtin_prefetch((const uint8_t *)(words + i) + PREFETCH);
         for (int j = 0; j < 8; j++) sums[j] += words[i + (size_t)j];
+    }
     sink = sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
     (void)sink;
 }

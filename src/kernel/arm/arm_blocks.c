@@ -20,8 +20,8 @@ INLINE void dequant_group(enum wtype type, const struct block *b, uint32_t g, fl
         for (uint32_t j = 0; j < 4; j++, y += LANES) {
             v[j] = vf_mul(v[j], vf_set(b->scale[g]));
             if (block_has_bias(type)) v[j] = vf_add(v[j], vf_set(b->bias[g]));
-            if (type == WTYPE_Q2_K)
-                v[j] = vf_add(v[j], vf_set((float)b->min[2 * g + i] * b->bias[g]));
+            if (block_has_min(type))
+                v[j] = vf_sub(v[j], vf_set((float)b->min[2 * g + i] * b->bias[g]));
             vf_store(y, v[j]);
         }
     }

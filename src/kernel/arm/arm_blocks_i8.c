@@ -35,11 +35,11 @@ INLINE void put_scales(enum wtype type, const struct work *k, const struct block
 {
     size_t at = (size_t)a * ROWS + lane;
     k->scales[at] = b->scale[g];
-    if (block_has_bias(type) || type == WTYPE_Q2_K) k->biases[at] = b->bias[g];
+    if (block_has_bias(type) || block_has_min(type)) k->biases[at] = b->bias[g];
     for (uint32_t i = 0; i < 2; i++) {
         size_t half = (size_t)(2 * a + i) * ROWS + lane;
         if (block_has_sub(type)) k->subs[half] = b->sub[2 * g + i];
-        if (type == WTYPE_Q2_K) k->mins[half] = b->min[2 * g + i];
+        if (block_has_min(type)) k->mins[half] = b->min[2 * g + i];
     }
 }
 
@@ -79,16 +79,18 @@ INLINE vf term(enum wtype type, const struct work *k, uint32_t a, size_t token, 
     vf act_scale = vf_set(k->x->scale[at]);
     vi dot = block_has_sub(type) ? scale_halves(k->subs + 2 * lanes, d.first, d.second)
                                  : vi_add(d.first, d.second);
-    vf v = vf_mul(vf_from_int(dot), vf_mul(vf_load(k->scales + lanes), act_scale));
-    if (block_has_bias(type))
-        v = vf_add(v, vf_mul(vf_load(k->biases + lanes), vf_set(k->x->sum[at])));
-    if (type == WTYPE_Q2_K) {
+    vf v = vf_from_int(dot), scale = vf_load(k->scales + lanes);
+    if (block_has_min(type)) {
         struct activations x =
             load_activations(k->x->q + token * k->w->cols + (size_t)a * ACT8_GROUP);
         vi minima = scale_halves(k->mins + 2 * lanes, vi_set(vaddlvq_s8(x.half[0])),
                                  vi_set(vaddlvq_s8(x.half[1])));
-        v = vf_add(v, vf_mul(vf_from_int(minima), vf_mul(vf_load(k->biases + lanes), act_scale)));
+        v = vf_sub(vf_mul(v, scale), vf_mul(vf_from_int(minima), vf_load(k->biases + lanes)));
+        return vf_mul(v, act_scale);
     }
+    v = vf_mul(v, vf_mul(scale, act_scale));
+    if (block_has_bias(type))
+        v = vf_add(v, vf_mul(vf_load(k->biases + lanes), vf_set(k->x->sum[at])));
     return v;
 }
 
@@ -128,7 +130,7 @@ INLINE enum wtype tile_form(enum wtype type)
 {
     if (block_has_bias(type)) return WTYPE_Q4_1;
     if (!block_has_sub(type)) return WTYPE_Q8_0;
-    return type == WTYPE_Q2_K ? WTYPE_Q2_K : WTYPE_Q6_K;
+    return block_has_min(type) ? WTYPE_Q2_K : WTYPE_Q6_K;
 }
 
 INLINE void matmul_i8(enum wtype type, const struct wmat *w, uint32_t row0, uint32_t row1,

@@ -12,9 +12,9 @@ enum { BLOCK_GROUPS = 8 };
 struct block {
     int8x16_t q[BLOCK_GROUPS][2];
     float scale[BLOCK_GROUPS];
-    float bias[BLOCK_GROUPS];      /* Q2_K: scale of the minima */
+    float bias[BLOCK_GROUPS];      /* or the scale of the minima */
     int16_t sub[2 * BLOCK_GROUPS]; /* integer scales of sixteen values */
-    int16_t min[2 * BLOCK_GROUPS]; /* Q2_K: their minima */
+    int16_t min[2 * BLOCK_GROUPS]; /* their minima */
 };
 
 INLINE float f16_at(const uint8_t *p)
@@ -155,7 +155,7 @@ INLINE void load_q2_k(const uint8_t *p, struct block *b)
         b->min[i] = p[i] >> 4;
     }
     same_scale(f16_at(p + 80), b->scale);
-    same_scale(-f16_at(p + 82), b->bias);
+    same_scale(f16_at(p + 82), b->bias);
 }
 
 INLINE void load_q3_k(const uint8_t *p, struct block *b)
@@ -180,11 +180,13 @@ INLINE void load_k_scales(const uint8_t *p, struct block *b)
     uint32_t s = load_u32(p + 4), m = load_u32(p + 8), rest = load_u32(p + 12);
     uint32_t scales[2] = {s & six, (rest & low) | (s >> 6 & pair) << 4};
     uint32_t minima[2] = {m & six, (rest >> 4 & low) | (m >> 6 & pair) << 4};
-    float scale = f16_at(p), min_scale = -f16_at(p + 2);
-    for (uint32_t g = 0; g < BLOCK_GROUPS; g++) {
-        b->scale[g] = scale * (float)(scales[g / 4] >> g % 4 * 8 & 63);
-        b->bias[g] = min_scale * (float)(minima[g / 4] >> g % 4 * 8 & 63);
+    for (uint32_t i = 0; i < 2 * BLOCK_GROUPS; i++) {
+        uint32_t word = i / 2 / 4, shift = i / 2 % 4 * 8;
+        b->sub[i] = (int16_t)(scales[word] >> shift & 63);
+        b->min[i] = (int16_t)(minima[word] >> shift & 63);
     }
+    same_scale(f16_at(p), b->scale);
+    same_scale(f16_at(p + 2), b->bias);
 }
 
 /* Byte i of 32 has value i of two groups. */

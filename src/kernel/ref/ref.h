@@ -26,9 +26,9 @@ void ref_dequant_row(const struct wmat *w, uint32_t row, float *y);
 void ref_unpack_row(const struct wmat *w, uint32_t row, uint8_t *q);
 
 /*
- * A row of another packed type under one activation group: value i is scale * q[i] + bias, or for
- * Q2_K scale * q[i] + min_scale * min[i / 16]. Integers have the integer scales of their sub-blocks
- * in them; bias is 0 for types without one. Products of scale and q are exact in f32.
+ * A row of another packed type under one activation group: value i is scale * q[i] + bias, or with
+ * minima scale * q[i] + min_scale * min[i / 16]. Integers have the integer scales of their
+ * sub-blocks in them; bias is 0 for types without one. Products of scale and q are exact in f32.
  */
 struct ref_group {
     int16_t q[ACT8_GROUP];

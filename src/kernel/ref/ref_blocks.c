@@ -174,12 +174,14 @@ static void q4_k_scale(const uint8_t *packed, uint32_t n, uint32_t *scale, uint3
 }
 
 /* scale, scale of minima, scales and minima [12] */
-static void k_scale_and_bias(const uint8_t *block, uint32_t n, struct ref_group *g)
+static void scale_k_group(const uint8_t *block, uint32_t n, struct ref_group *g)
 {
     uint32_t scale, min;
     q4_k_scale(block + 4, n, &scale, &min);
-    g->scale = f16_at(block) * (float)scale;
-    g->bias = -(f16_at(block + 2) * (float)min);
+    g->scale = f16_at(block);
+    g->min_scale = -f16_at(block + 2);
+    times_halves(g->q, (int)scale, (int)scale);
+    g->min[0] = g->min[1] = (int16_t)min;
 }
 
 /* Byte i of 32 has value i of two groups. */
@@ -190,17 +192,17 @@ static void half_values(const uint8_t *bytes, uint32_t n, int16_t *q)
 
 static void q4_k_group(const uint8_t *block, uint32_t n, struct ref_group *g)
 {
-    k_scale_and_bias(block, n, g);
     half_values(block + 16, n, g->q);
+    scale_k_group(block, n, g);
 }
 
 /* as Q4_K, with the fifth bits [32] before the values: those of group n at bit n */
 static void q5_k_group(const uint8_t *block, uint32_t n, struct ref_group *g)
 {
-    k_scale_and_bias(block, n, g);
     half_values(block + 48, n, g->q);
     for (uint32_t i = 0; i < ACT8_GROUP; i++)
         g->q[i] = (int16_t)(g->q[i] | (block[16 + i] >> n & 1) << 4);
+    scale_k_group(block, n, g);
 }
 
 /*
@@ -231,13 +233,12 @@ static void iq4_xs_group(const uint8_t *block, uint32_t n, struct ref_group *g)
 
 static bool has_bias(enum wtype type)
 {
-    switch ((int)type) {
-    case WTYPE_Q4_1:
-    case WTYPE_Q5_1:
-    case WTYPE_Q4_K:
-    case WTYPE_Q5_K: return true;
-    default: return false;
-    }
+    return type == WTYPE_Q4_1 || type == WTYPE_Q5_1;
+}
+
+static bool has_min(enum wtype type)
+{
+    return type == WTYPE_Q2_K || type == WTYPE_Q4_K || type == WTYPE_Q5_K;
 }
 
 static void block_group(enum wtype type, const uint8_t *block, uint32_t n, struct ref_group *g)
@@ -275,14 +276,14 @@ void ref_unpack_group(const struct wmat *w, uint32_t row, uint32_t a, struct ref
 
 void ref_dequant_blocks(const struct wmat *w, uint32_t row, float *y)
 {
-    bool bias = has_bias(w->type);
+    bool bias = has_bias(w->type), min = has_min(w->type);
     struct ref_group g;
     for (uint32_t a = 0; a < w->cols / ACT8_GROUP; a++, y += ACT8_GROUP) {
         ref_unpack_group(w, row, a, &g);
         for (uint32_t i = 0; i < ACT8_GROUP; i++) {
             y[i] = (float)g.q[i] * g.scale;
             if (bias) y[i] += g.bias;
-            if (w->type == WTYPE_Q2_K) y[i] += (float)g.min[i / HALF_GROUP] * g.min_scale;
+            if (min) y[i] += (float)g.min[i / HALF_GROUP] * g.min_scale;
         }
     }
 }
@@ -306,14 +307,19 @@ float ref_row_dot_i8(enum wtype type, const struct ref_group *groups, const stru
 {
     uint32_t act_groups = x->cols / ACT8_GROUP;
     const int8_t *xq = x->q + t * x->cols;
-    bool bias = has_bias(type);
+    bool bias = has_bias(type), min = has_min(type);
     float acc = 0;
     for (uint32_t a = 0; a < act_groups; a++, xq += ACT8_GROUP) {
         const struct ref_group *g = &groups[a];
         size_t at = t * act_groups + a;
-        float term = (float)dot(g->q, xq) * (g->scale * x->scale[at]);
+        float term = (float)dot(g->q, xq);
+        if (min) {
+            term = term * g->scale + (float)min_dot(g->min, xq) * g->min_scale;
+            term *= x->scale[at];
+        } else {
+            term *= g->scale * x->scale[at];
+        }
         if (bias) term += g->bias * x->sum[at];
-        if (type == WTYPE_Q2_K) term += (float)min_dot(g->min, xq) * (g->min_scale * x->scale[at]);
         acc += term;
     }
     return acc;

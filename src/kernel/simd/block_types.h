@@ -7,12 +7,25 @@
 /* Integer scales of sixteen values. */
 INLINE bool block_has_sub(enum wtype type)
 {
-    return type == WTYPE_Q2_K || type == WTYPE_Q3_K || type == WTYPE_Q6_K;
+    return type == WTYPE_Q2_K || type == WTYPE_Q3_K || type == WTYPE_Q4_K || type == WTYPE_Q5_K ||
+           type == WTYPE_Q6_K;
+}
+
+/* Those of a group are equal, and so are its minima. */
+INLINE bool block_same_subs(enum wtype type)
+{
+    return type == WTYPE_Q4_K || type == WTYPE_Q5_K;
+}
+
+/* Integer minima of sixteen values, which count negative. */
+INLINE bool block_has_min(enum wtype type)
+{
+    return type == WTYPE_Q2_K || type == WTYPE_Q4_K || type == WTYPE_Q5_K;
 }
 
 INLINE bool block_has_bias(enum wtype type)
 {
-    return type == WTYPE_Q4_1 || type == WTYPE_Q5_1 || type == WTYPE_Q4_K || type == WTYPE_Q5_K;
+    return type == WTYPE_Q4_1 || type == WTYPE_Q5_1;
 }
 
 INLINE uint32_t load_u32(const uint8_t *p)

@@ -1,31 +1,34 @@
 /* Rows of GGUF's blocks, MXFP4 and FP8 as floats. */
 #include "kernel/x86/block_super.h"
 
-/* 32 bytes of a group, and eight of them as integers that are exact with the sub-scale. */
-INLINE __m256i eight_of(enum wtype type, __m256i q, uint32_t i, const int16_t sub[2])
+/* Eight bytes as integers that are exact with the sub-scale. */
+INLINE __m256i eight_of(enum wtype type, const uint8_t *q, int16_t sub)
 {
-    __m128i half = i < 2 ? _mm256_castsi256_si128(q) : _mm256_extracti128_si256(q, 1);
-    if (i % 2) half = _mm_srli_si128(half, 8);
-    __m256i v = block_signed(type) ? _mm256_cvtepi8_epi32(half) : _mm256_cvtepu8_epi32(half);
+    __m128i bytes = _mm_loadl_epi64((const void *)q);
+    __m256i v = block_signed(type) ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes);
     v = _mm256_sub_epi32(v, _mm256_set1_epi32(block_offset(type)));
-    return block_has_sub(type) ? _mm256_mullo_epi32(v, _mm256_set1_epi32(sub[i / 2])) : v;
+    return block_has_sub(type) ? _mm256_mullo_epi32(v, _mm256_set1_epi32(sub)) : v;
 }
 
 INLINE void dequant_super(enum wtype type, const struct super *s, uint32_t groups, float *y)
 {
+    uint8_t q[SUPER_GROUPS][32];
     float scale[SUPER_GROUPS], bias[SUPER_GROUPS];
     int16_t sub[2 * SUPER_GROUPS], min[2 * SUPER_GROUPS];
+    for (uint32_t i = 0; i < SUPER_GROUPS; i++) _mm256_storeu_si256((void *)q[i], s->q[i]);
     _mm256_storeu_ps(scale, s->scale);
-    if (block_has_bias(type) || type == WTYPE_Q2_K) _mm256_storeu_ps(bias, s->bias);
+    if (block_has_bias(type) || block_has_min(type)) _mm256_storeu_ps(bias, s->bias);
     if (block_has_sub(type)) _mm256_storeu_si256((void *)sub, s->sub);
-    if (type == WTYPE_Q2_K) _mm256_storeu_si256((void *)min, s->min);
-    for (uint32_t g = 0; g < groups; g++) {
-        for (uint32_t i = 0; i < 4; i++, y += 8) {
-            __m256 v = _mm256_cvtepi32_ps(eight_of(type, s->q[g], i, sub + (size_t)2 * g));
-            v = _mm256_mul_ps(v, _mm256_set1_ps(scale[g]));
-            if (block_has_bias(type)) v = _mm256_add_ps(v, _mm256_set1_ps(bias[g]));
-            if (type == WTYPE_Q2_K)
-                v = _mm256_add_ps(v, _mm256_set1_ps((float)min[2 * g + i / 2] * bias[g]));
+    if (block_has_min(type)) _mm256_storeu_si256((void *)min, s->min);
+    for (uint32_t h = 0; h < 2 * groups; h++) {
+        const uint8_t *half = q[h % SUPER_GROUPS] + h / SUPER_GROUPS * 16;
+        for (uint32_t i = 0; i < 16; i += 8, y += 8) {
+            __m256 v =
+                _mm256_cvtepi32_ps(eight_of(type, half + i, block_has_sub(type) ? sub[h] : 1));
+            v = _mm256_mul_ps(v, _mm256_set1_ps(scale[h / 2]));
+            if (block_has_bias(type)) v = _mm256_add_ps(v, _mm256_set1_ps(bias[h / 2]));
+            if (block_has_min(type))
+                v = _mm256_sub_ps(v, _mm256_set1_ps((float)min[h] * bias[h / 2]));
             _mm256_storeu_ps(y, v);
         }
     }

@@ -16,21 +16,15 @@ enum {
     TILE = LANES == 16 ? 8 : 4,
 };
 
-/* The last groups of a row that are no super-group, with zeros behind them. */
-struct tail {
-    int8_t q[SUPER];
-    float scale[SUPER_GROUPS], sum[SUPER_GROUPS];
-};
-
 struct work {
     const struct wmat *w;
     const struct act8 *x;
     uint32_t groups, supers, tail_groups; /* supers: whole ones */
     size_t stride;                        /* bytes of a row */
     int16_t offset;                       /* of unpacked bytes */
-    struct tail *tails;                   /* few tokens: [n] */
-    int16_t *halves;                      /* [n][(supers + 1) * 16] */
+    struct token *tokens;                 /* few tokens: [n][supers + 1] */
     float *terms;                         /* few tokens: [n][LANES][(supers + 1) * 8] */
+    int16_t *halves;                      /* [n][(supers + 1) * 16] */
     uint8_t *quads;                       /* [groups][GROUP_BYTES] */
     float *scales, *biases;               /* [supers + 1][8][LANES] */
     int32_t *subs, *mins;                 /* the same: two 16-bit integers */
@@ -49,10 +43,10 @@ INLINE struct work plan_work(const struct wmat *w, const struct act8 *x, void *s
     k.tail_groups = k.groups % SUPER_GROUPS;
     k.stride = row_bytes(w);
     size_t lanes = (size_t)padded_groups(&k) * LANES;
+    k.tokens = (struct token *)at;
+    k.terms = (float *)(k.tokens + (size_t)n * (k.supers + 1));
     k.halves = (int16_t *)at;
     at += (size_t)n * padded_groups(&k) * 2 * sizeof *k.halves;
-    k.tails = (struct tail *)at;
-    k.terms = (float *)(k.tails + n);
     k.scales = (float *)at;
     k.biases = k.scales + lanes;
     k.subs = (int32_t *)(k.biases + lanes);
@@ -66,6 +60,12 @@ INLINE const uint8_t *row_scales(const struct work *k, size_t row)
     return k->w->type == WTYPE_MXFP4_SPLIT ? k->w->scales + row * k->groups : NULL;
 }
 
+/* The last groups of a token that are no super-group, with zeros behind them. */
+struct tail {
+    int8_t q[SUPER];
+    float scale[SUPER_GROUPS], sum[SUPER_GROUPS];
+};
+
 INLINE struct tail make_tail(const struct work *k, size_t token)
 {
     struct tail tail = {{0}, {0}, {0}};
@@ -77,31 +77,18 @@ INLINE struct tail make_tail(const struct work *k, size_t token)
     return tail;
 }
 
-/* The sums of sixteen of a token. */
-INLINE void sum_halves(const struct work *k, size_t token, int16_t *out)
-{
-    const int8_t *q = k->x->q + token * k->w->cols;
-    for (uint32_t s = 0; s < k->supers; s++)
-        _mm256_storeu_si256((void *)(out + (size_t)s * 16), half_sums(q + (size_t)s * SUPER));
-    if (k->tail_groups) {
-        struct tail tail = make_tail(k, token);
-        _mm256_storeu_si256((void *)(out + (size_t)k->supers * 16), half_sums(tail.q));
-    }
-}
-
 /* Few tokens */
 
-INLINE struct token token_at(const struct work *k, uint32_t t0, uint32_t t, uint32_t s)
+INLINE void make_tokens(const struct work *k, size_t token, struct token *out)
 {
-    size_t token = (size_t)t0 + t;
-    const int16_t *halves = k->halves + ((size_t)t * (k->supers + 1) + s) * 16;
-    if (s == k->supers) {
-        const struct tail *tail = &k->tails[t];
-        return (struct token){tail->q, tail->scale, tail->sum, halves};
+    const int8_t *q = k->x->q + token * k->w->cols;
+    size_t at = token * k->groups;
+    for (uint32_t s = 0; s < k->supers; s++, q += SUPER, at += SUPER_GROUPS)
+        make_token(q, k->x->scale + at, k->x->sum + at, &out[s]);
+    if (k->tail_groups) {
+        struct tail tail = make_tail(k, token);
+        make_token(tail.q, tail.scale, tail.sum, &out[k->supers]);
     }
-    size_t at = token * k->groups + (size_t)s * SUPER_GROUPS;
-    return (struct token){k->x->q + token * k->w->cols + (size_t)s * SUPER, k->x->scale + at,
-                          k->x->sum + at, halves};
 }
 
 INLINE float *terms_at(const struct work *k, uint32_t t, uint32_t lane, uint32_t s)
@@ -109,8 +96,7 @@ INLINE float *terms_at(const struct work *k, uint32_t t, uint32_t lane, uint32_t
     return k->terms + ((size_t)t * LANES + lane) * padded_groups(k) + (size_t)s * SUPER_GROUPS;
 }
 
-INLINE void row_terms(enum wtype type, const struct work *k, size_t row, uint32_t lane, uint32_t t0,
-                      uint32_t n)
+INLINE void row_terms(enum wtype type, const struct work *k, size_t row, uint32_t lane, uint32_t n)
 {
     const uint8_t *p = k->w->data + row * k->stride;
     const uint8_t *scales = row_scales(k, row);
@@ -125,8 +111,8 @@ INLINE void row_terms(enum wtype type, const struct work *k, size_t row, uint32_
             load_part(type, p, scales, k->tail_groups, &super);
         }
         for (uint32_t t = 0; t < n; t++) {
-            struct token token = token_at(k, t0, t, s);
-            _mm256_storeu_ps(terms_at(k, t, lane, s), super_terms(type, &super, &token));
+            const struct token *token = &k->tokens[(size_t)t * (k->supers + 1) + s];
+            _mm256_storeu_ps(terms_at(k, t, lane, s), super_terms(type, &super, token));
         }
         p += super_bytes(type);
         if (type == WTYPE_MXFP4_SPLIT) scales += SUPER_GROUPS;
@@ -152,18 +138,28 @@ INLINE vf sum_terms(const struct work *k, uint32_t t)
 INLINE void few_tokens(enum wtype type, const struct work *k, uint32_t row0, uint32_t row1,
                        uint32_t t0, uint32_t n, float *y, size_t ldy)
 {
-    for (uint32_t t = 0; t < n; t++) {
-        k->tails[t] = make_tail(k, (size_t)t0 + t);
-        sum_halves(k, (size_t)t0 + t, k->halves + (size_t)t * (k->supers + 1) * 16);
-    }
+    for (uint32_t t = 0; t < n; t++)
+        make_tokens(k, (size_t)t0 + t, k->tokens + (size_t)t * (k->supers + 1));
     for (uint32_t r = row0; r < row1; r += LANES) {
         uint32_t rows = min_u32(LANES, row1 - r);
-        for (uint32_t i = 0; i < rows; i++) row_terms(type, k, r + i, i, t0, n);
+        for (uint32_t i = 0; i < rows; i++) row_terms(type, k, r + i, i, n);
         for (uint32_t t = 0; t < n; t++) vf_store_upto(y + t * ldy + r, rows, sum_terms(k, t));
     }
 }
 
 /* Many tokens */
+
+/* The sums of sixteen of a token. */
+INLINE void sum_halves(const struct work *k, size_t token, int16_t *out)
+{
+    const int8_t *q = k->x->q + token * k->w->cols;
+    for (uint32_t s = 0; s < k->supers; s++)
+        _mm256_storeu_si256((void *)(out + (size_t)s * 16), half_sums(q + (size_t)s * SUPER));
+    if (k->tail_groups) {
+        struct tail tail = make_tail(k, token);
+        _mm256_storeu_si256((void *)(out + (size_t)k->supers * 16), half_sums(tail.q));
+    }
+}
 
 /* VNNI takes unsigned bytes and does not overflow: signed ones get an offset. */
 INLINE bool tile_signed(enum wtype type)
@@ -190,16 +186,18 @@ struct panel {
 
 INLINE void fill_panel(enum wtype type, const struct super *s, uint32_t lane, struct panel *panel)
 {
-    for (uint32_t g = 0; g < SUPER_GROUPS; g++) {
-        __m256i q = s->q[g];
+    for (uint32_t i = 0; i < SUPER_GROUPS; i++) {
+        uint8_t *half = panel->q[lane] + (size_t)i * 16;
+        __m256i q = s->q[i];
         if (block_signed(type) && !tile_signed(type))
             q = _mm256_xor_si256(q, _mm256_set1_epi8(-128));
-        _mm256_storeu_si256((void *)(panel->q[lane] + (size_t)g * ACT8_GROUP), q);
+        _mm_storeu_si128((void *)half, _mm256_castsi256_si128(q));
+        _mm_storeu_si128((void *)(half + SUPER / 2), _mm256_extracti128_si256(q, 1));
     }
     _mm256_storeu_ps(panel->scale[lane], s->scale);
-    if (block_has_bias(type) || type == WTYPE_Q2_K) _mm256_storeu_ps(panel->bias[lane], s->bias);
+    if (block_has_bias(type) || block_has_min(type)) _mm256_storeu_ps(panel->bias[lane], s->bias);
     if (block_has_sub(type)) _mm256_storeu_si256((void *)panel->sub[lane], s->sub);
-    if (type == WTYPE_Q2_K) _mm256_storeu_si256((void *)panel->min[lane], s->min);
+    if (block_has_min(type)) _mm256_storeu_si256((void *)panel->min[lane], s->min);
 }
 
 /* [LANES][8] dwords to [8][LANES]. */
@@ -223,9 +221,9 @@ INLINE void turn_panel(enum wtype type, const struct work *k, const struct panel
         for (uint32_t j = 0; j < 4; j++, quads += 4 * LANES) vi_store(quads, v[j]);
     }
     turn_eight(panel->scale, k->scales + at);
-    if (block_has_bias(type) || type == WTYPE_Q2_K) turn_eight(panel->bias, k->biases + at);
+    if (block_has_bias(type) || block_has_min(type)) turn_eight(panel->bias, k->biases + at);
     if (block_has_sub(type)) turn_eight(panel->sub, k->subs + at);
-    if (type == WTYPE_Q2_K) turn_eight(panel->min, k->mins + at);
+    if (block_has_min(type)) turn_eight(panel->min, k->mins + at);
 }
 
 /* rows <= LANES rows from `row` on; the lanes behind them repeat the last one. */
@@ -298,7 +296,7 @@ struct tile_dot {
 INLINE uint32_t quads_per_flush(enum wtype type)
 {
     if (tile_signed(type)) return 1;
-    if (block_has_sub(type)) return block_most(type) > 31 ? 2 : 4;
+    if (block_has_sub(type) && !block_same_subs(type)) return block_most(type) > 31 ? 2 : 4;
     return block_most(type) > 15 ? 4 : 8;
 }
 
@@ -346,20 +344,21 @@ INLINE vf tile_term(enum wtype type, const struct work *k, uint32_t a, vi dot, v
 {
     size_t at = (size_t)a * LANES;
     const int32_t offset = tile_offset(type);
-    vf factor = vf_mul(vf_load(k->scales + at), vf_set(act_scale));
     if (offset && block_has_sub(type)) {
         vi part = MADD(vi_load(k->subs + at), halves);
         dot = vi_sub(dot, vi_sll(part, (uint32_t)__builtin_ctz((uint32_t)offset)));
     } else if (offset) {
         dot = vi_sub(dot, MADD(SET16(k->offset), halves));
     }
-    vf term = vf_mul(vf_from_int(dot), factor);
-    if (block_has_bias(type)) term = vf_add(term, vf_mul(vf_load(k->biases + at), vf_set(act_sum)));
-    if (type == WTYPE_Q2_K) {
+    vf term = vf_from_int(dot);
+    if (block_has_min(type)) {
         vf minima = vf_from_int(MADD(vi_load(k->mins + at), halves));
-        vf scale = vf_mul(vf_load(k->biases + at), vf_set(act_scale));
-        term = vf_add(term, vf_mul(minima, scale));
+        term = vf_mul(term, vf_load(k->scales + at));
+        term = vf_sub(term, vf_mul(minima, vf_load(k->biases + at)));
+        return vf_mul(term, vf_set(act_scale));
     }
+    term = vf_mul(term, vf_mul(vf_load(k->scales + at), vf_set(act_scale)));
+    if (block_has_bias(type)) term = vf_add(term, vf_mul(vf_load(k->biases + at), vf_set(act_sum)));
     return term;
 }
 
@@ -407,7 +406,8 @@ INLINE void tiles(enum wtype type, const struct work *k, uint32_t row, uint32_t 
 }
 
 /* Unpacked, some types are the same: one of each kind is compiled. */
-#define TILE_FORMS(X) X(Q4_0) X(Q4_K) X(Q5_0) X(Q5_K) X(Q8_0) X(Q2_K) X(Q3_K) X(Q6_K)
+#define TILE_FORMS(X)                                                                              \
+    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
 
 #define TILES(type)                                                                                \
     static __attribute__((noinline)) void tiles_##type(const struct work *k, uint32_t row,         \
@@ -423,8 +423,8 @@ INLINE enum wtype tile_form(enum wtype type)
 {
     if (block_signed(type)) return WTYPE_Q8_0;
     if (block_has_sub(type)) return type;
-    if (block_most(type) > 15) return block_has_bias(type) ? WTYPE_Q5_K : WTYPE_Q5_0;
-    return block_has_bias(type) ? WTYPE_Q4_K : WTYPE_Q4_0;
+    if (block_most(type) > 15) return block_has_bias(type) ? WTYPE_Q5_1 : WTYPE_Q5_0;
+    return block_has_bias(type) ? WTYPE_Q4_1 : WTYPE_Q4_0;
 }
 
 INLINE void many_tokens(enum wtype type, struct work *k, uint32_t row0, uint32_t row1, uint32_t t0,
