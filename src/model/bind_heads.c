@@ -62,14 +62,20 @@ static enum sluice_status bind_one(struct binder *b, const char *base,
     return SLUICE_OK;
 }
 
+static bool has_part(const struct binder *b, const char *module, const char *part)
+{
+    char name[512];
+    snprintf(name, sizeof name, "%s%s", module, part);
+    return bind_has_matrix(b, name);
+}
+
 enum sluice_status bind_heads(struct binder *b, const char *module, const struct weight_decl *decl,
                               struct weight_data *out)
 {
     const struct head_names *names = b->gguf ? &gguf_names : &hf_names;
-    char both[512], one[512];
+    bool split = has_part(b, module, names->keys) || has_part(b, module, names->values);
     const char *own = decl->role == WEIGHT_k_b_proj ? names->keys : names->values;
-    snprintf(both, sizeof both, "%s%s", module, names->both);
-    snprintf(one, sizeof one, "%s%s", module, own);
-    if (bind_has_matrix(b, one)) return bind_one(b, one, decl, out);
-    return bind_both(b, both, decl, out);
+    char base[512];
+    snprintf(base, sizeof base, "%s%s", module, split ? own : names->both);
+    return split ? bind_one(b, base, decl, out) : bind_both(b, base, decl, out);
 }

@@ -92,8 +92,10 @@ enum sluice_status gguf_set_attention(const struct gguf_model *m);
     {                                                                                              \
         "expert_used_count", "num_experts_per_tok", true                                           \
     }
-/* Scaled positions alone; members, if not NULL, is a part of what they say and becomes theirs. */
-enum sluice_status gguf_set_scaling(const struct gguf_model *m, json_t *members);
+/* Scaled positions alone. */
+enum sluice_status gguf_set_scaling(const struct gguf_model *m);
+/* A field beside the factor, if positions are scaled; value, which may be NULL, is taken over. */
+enum sluice_status gguf_add_scaling(const struct gguf_model *m, const char *field, json_t *value);
 /* expert_gating_func must be 2, sigmoid, or absent where that is so by nature. */
 enum sluice_status gguf_expect_sigmoid(const struct gguf_model *m, bool by_nature);
 

@@ -46,7 +46,7 @@ enum sluice_status gguf_set_attention(const struct gguf_model *m)
 {
     TRY(set_head_dim(m));
     TRY(set_biases(m));
-    return gguf_set_scaling(m, NULL);
+    return gguf_set_scaling(m);
 }
 
 static enum sluice_status put_scale(const struct gguf_model *m, json_t *scaling, const char *key,
@@ -74,28 +74,32 @@ static enum sluice_status fill_yarn(const struct gguf_model *m, json_t *scaling)
     return err_nomem(m->err, m->file, sizeof *scaling);
 }
 
-enum sluice_status gguf_set_scaling(const struct gguf_model *m, json_t *members)
+enum sluice_status gguf_set_scaling(const struct gguf_model *m)
 {
     struct gguf_full_key key = gguf_full_key(m, "rope.scaling.type");
     const struct gguf_value *value = gguf_find(m->header, key.text);
     struct span type = span_str("none");
-    json_t *scaling = members ? members : json_object();
-    enum sluice_status status = SLUICE_OK;
     if (value && !gguf_string(value, &type))
-        status =
-            err_set(m->err, SLUICE_E_FORMAT, "%s: key '%s' must be a string", m->file, key.text);
-    else if (!scaling)
-        status = err_nomem(m->err, m->file, sizeof *scaling);
-    else if (span_equal(type, span_str("yarn")))
-        status = fill_yarn(m, scaling);
-    else if (!span_equal(type, span_str("none")))
-        status = err_set(m->err, SLUICE_E_UNSUPPORTED,
-                         "%s: key '%s' is '%.*s'; yarn and none are known", m->file, key.text,
-                         (int)(type.len < 60 ? type.len : 60), (const char *)type.data);
-    if (status == SLUICE_OK && span_equal(type, span_str("yarn")))
-        return gguf_set(m, "rope_scaling", scaling);
-    json_decref(scaling);
-    return status;
+        return err_set(m->err, SLUICE_E_FORMAT, "%s: key '%s' must be a string", m->file, key.text);
+    if (span_equal(type, span_str("none"))) return SLUICE_OK;
+    if (!span_equal(type, span_str("yarn")))
+        return err_set(m->err, SLUICE_E_UNSUPPORTED,
+                       "%s: key '%s' is '%.*s'; yarn and none are known", m->file, key.text,
+                       (int)(type.len < 60 ? type.len : 60), (const char *)type.data);
+    json_t *scaling = json_object();
+    TRY(gguf_set(m, "rope_scaling", scaling));
+    return fill_yarn(m, scaling);
+}
+
+enum sluice_status gguf_add_scaling(const struct gguf_model *m, const char *field, json_t *value)
+{
+    json_t *scaling = json_object_get(m->config, "rope_scaling");
+    if (!scaling) {
+        json_decref(value);
+        return SLUICE_OK;
+    }
+    if (json_object_set_new(scaling, field, value) == 0) return SLUICE_OK;
+    return err_nomem(m->err, m->file, sizeof *value);
 }
 
 enum sluice_status gguf_expect_sigmoid(const struct gguf_model *m, bool by_nature)

@@ -14,6 +14,8 @@ FAMILIES = (
     ("glm4_moe", gguf_writer.glm4moe), ("glm4_moe-groups", gguf_writer.glm4moe),
     ("glm4_moe-no-dense", gguf_writer.glm4moe), ("mixtral-window", gguf_writer.llama),
     ("olmoe", gguf_writer.olmoe), ("minimax_m2", gguf_writer.minimax_m2),
+    ("deepseek_v3", gguf_writer.deepseek2), ("deepseek_v3", gguf_writer.deepseek2_joint),
+    ("gpt_oss", gguf_writer.gpt_oss),
 )
 
 
@@ -122,7 +124,7 @@ def cut_rows(name):
     return damage
 
 
-U32, STRING, ARRAY = gguf_writer.U32, gguf_writer.STRING, gguf_writer.ARRAY
+U32, F32, STRING, ARRAY = gguf_writer.U32, gguf_writer.F32, gguf_writer.STRING, gguf_writer.ARRAY
 DAMAGES = [
     ("another architecture", set_key("general.architecture", STRING, "mamba"),
      ["model.gguf", "general.architecture", "mamba", "qwen35moe"]),
@@ -149,10 +151,36 @@ DAMAGES = [
 ]
 
 
-def check_damages(tap, sluice):
-    for name, damage, words in DAMAGES:
-        with tap.case(f"refused: {name}") as complaints, harness.temporary_folder() as folder:
-            keys, tensors = gguf_writer.qwen35moe(harness.REFERENCES / "qwen3_5_moe")
+DEEPSEEK = [
+    ("a router that is no sigmoid", set_key("deepseek2.expert_gating_func", U32, 1),
+     ["expert_gating_func", "is 1"]),
+    ("no kind of router", without_key("deepseek2.expert_gating_func"), ["expert_gating_func"]),
+    ("heads that all rotate", set_key("deepseek2.rope.dimension_count", U32, 48),
+     ["rope.dimension_count", "48"]),
+    ("no latents", without_key("deepseek2.attention.kv_lora_rank"), ["kv_lora_rank", "missing"]),
+    ("scores far too large", set_key("deepseek2.rope.scaling.yarn_log_multiplier", F32, -1),
+     ["yarn_log_multiplier"]),
+    ("keys of heads without values", without_tensor("blk.1.attn_v_b.weight"), ["blk.1.attn_v_b", "missing"]),
+    ("values of heads without keys", without_tensor("blk.1.attn_k_b.weight"),
+     ["blk.1.attn_k_b", "missing"]),
+    ("no correction", without_tensor("blk.1.exp_probs_b.bias"), ["blk.1.exp_probs_b.bias"]),
+]
+GPT_OSS = [
+    ("no window", without_key("gpt-oss.attention.sliding_window"), ["sliding_window", "missing"]),
+    ("other positions", set_key("gpt-oss.rope.scaling.type", STRING, "longrope"),
+     ["rope.scaling.type", "longrope"]),
+    ("no sinks", without_tensor("blk.1.attn_sinks.weight"), ["blk.1.attn_sinks.weight", "missing"]),
+    ("no bias of the router", without_tensor("blk.0.ffn_gate_inp.bias"), ["blk.0.ffn_gate_inp.bias"]),
+    ("no bias of experts", without_tensor("blk.0.ffn_up_exps.bias"), ["blk.0.ffn_up_exps.bias"]),
+    ("no bias of queries", without_tensor("blk.0.attn_q.bias"), ["attention_bias"]),
+]
+
+
+def check_damages(tap, sluice, reference, convert, damages):
+    for name, damage, words in damages:
+        with tap.case(f"{reference}: refused: {name}") as complaints, \
+                harness.temporary_folder() as folder:
+            keys, tensors = convert(harness.REFERENCES / reference)
             damage(keys, tensors)
             gguf_writer.write(folder / "model.gguf", keys, tensors)
             result = sluice.run("inspect", folder / "model.gguf")
@@ -238,9 +266,13 @@ def tests(tap, sluice):
         check_reference(tap, sluice, name, convert)
     check_streamed(tap, sluice, "qwen3_5_moe", gguf_writer.qwen35moe)
     check_streamed(tap, sluice, "mixtral-window", gguf_writer.llama)
+    check_streamed(tap, sluice, "deepseek_v3", gguf_writer.deepseek2)
+    check_streamed(tap, sluice, "gpt_oss", gguf_writer.gpt_oss)
     check_draft_layers(tap, sluice)
     check_commands(tap, sluice)
-    check_damages(tap, sluice)
+    check_damages(tap, sluice, "qwen3_5_moe", gguf_writer.qwen35moe, DAMAGES)
+    check_damages(tap, sluice, "deepseek_v3", gguf_writer.deepseek2, DEEPSEEK)
+    check_damages(tap, sluice, "gpt_oss", gguf_writer.gpt_oss, GPT_OSS)
     check_text(tap, sluice)
 
 

@@ -13,7 +13,9 @@ U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 FORMATS = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?",
            U64: "<Q", I64: "<q", F64: "<d"}
 # types of tensors: name -> (number, weights of a block, bytes of a block)
-TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "BF16": (30, 1, 2), "Q8_0": (8, 32, 34)}
+TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "BF16": (30, 1, 2), "Q8_0": (8, 32, 34),
+         "MXFP4": (39, 32, 17)}
+E2M1 = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
 
 
 def string(text):
@@ -78,6 +80,18 @@ class Tensor:
 def stack(tensors):
     return Tensor(tensors[0].dtype, [len(tensors)] + tensors[0].shape,
                   b"".join(t.data for t in tensors))
+
+
+def mxfp4(tensor):
+    """The same values, all of which MXFP4 has; codes of a block are low halves, then high ones."""
+    values, data = tensor.floats(), bytearray()
+    for at in range(0, len(values), 32):
+        group = values[at:at + 32]
+        exponent = math.frexp(max(map(abs, group)))[1] - 3
+        codes = [E2M1.index(math.ldexp(abs(v), -exponent)) + 8 * (v < 0) for v in group]
+        data.append(exponent + 127)
+        data += bytes(a | b << 4 for a, b in zip(codes[:16], codes[16:]))
+    return Tensor("MXFP4", tensor.shape, data)
 
 
 def write(path, keys, tensors, version=3):
@@ -481,3 +495,110 @@ def simple_layers(c, module, fused, pairs=False):
         plain_attention(c, layer, c.plain_norm, pairs)
         moe(c, layer, module, fused)
     return c.keys, c.tensors
+
+
+def columns_of(matrix, chosen):
+    """The chosen columns of BF16 rows, as rows."""
+    rows = matrix.rows()
+    data = b"".join(row[2 * c:2 * c + 2] for c in chosen for row in rows)
+    return Tensor(matrix.dtype, [len(chosen), matrix.shape[0]], data)
+
+
+def deepseek2(folder, fused=False, joint=False):
+    """(keys, tensors) of a DeepSeek-V3 checkpoint; joint: keys and values of heads in one matrix."""
+    c = Converter(folder, "deepseek2")
+    conf, rope = c.config, rope_of(c.config)
+    common_keys(c, 0)
+    expert_keys(c, "expert_feed_forward_length")
+    c.numbers({
+        "feed_forward_length": "intermediate_size", "expert_shared_count": "n_shared_experts",
+        "leading_dense_block_count": "first_k_dense_replace", "expert_group_count": "n_group",
+        "expert_group_used_count": "topk_group", "attention.q_lora_rank": "q_lora_rank",
+        "attention.kv_lora_rank": "kv_lora_rank", "rope.dimension_count": "qk_rope_head_dim"})
+    c.key("expert_weights_scale", F32, conf["routed_scaling_factor"])
+    c.key("expert_weights_norm", BOOL, conf["norm_topk_prob"])
+    c.key("expert_gating_func", U32, 2)
+    nope, dv, rank = conf["qk_nope_head_dim"], conf["v_head_dim"], conf["kv_lora_rank"]
+    key = nope + conf["qk_rope_head_dim"]
+    c.key("attention.key_length", U32, key if joint else rank + conf["qk_rope_head_dim"])
+    c.key("attention.value_length", U32, dv if joint else rank)
+    if not joint:
+        c.key("attention.head_count_kv", U32, 1)
+        c.key("attention.key_length_mla", U32, key)
+        c.key("attention.value_length_mla", U32, dv)
+    if rope.get("mscale_all_dim"):
+        c.key("rope.scaling.yarn_log_multiplier", F32, 0.1 * rope["mscale_all_dim"])
+    frame_tensors(c, c.plain_norm)
+    for layer in range(conf["num_hidden_layers"]):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.plain_norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.plain_norm(to + "ffn_norm.weight", at + "post_attention_layernorm.weight")
+        latent_attention(c, at + "self_attn.", to + "attn_", joint)
+        if layer < conf["first_k_dense_replace"]:
+            dense_mlp(c, layer)
+        else:
+            moe(c, layer, "mlp", fused)
+    return c.keys, c.tensors
+
+
+def latent_attention(c, at, to, joint):
+    names = {"q": "q_proj", "q_a": "q_a_proj", "q_b": "q_b_proj", "kv_a_mqa": "kv_a_proj_with_mqa",
+             "output": "o_proj"}
+    for ours, theirs in names.items():
+        if c.has(f"{at}{theirs}.weight"):
+            c.put(f"{to}{ours}.weight", c.get(f"{at}{theirs}.weight"))
+    for part in ("q_a", "kv_a"):
+        if c.has(f"{at}{part}_layernorm.weight"):
+            c.plain_norm(f"{to}{part}_norm.weight", f"{at}{part}_layernorm.weight")
+    both = c.get(at + "kv_b_proj.weight")
+    if joint:
+        c.put(to + "kv_b.weight", both)
+        return
+    nope, dv, rank = (c.config[f] for f in ("qk_nope_head_dim", "v_head_dim", "kv_lora_rank"))
+    heads = [h * (nope + dv) for h in range(c.config["num_attention_heads"])]
+    keys = [columns_of(both.taking(range(h, h + nope)), range(rank)) for h in heads]
+    c.put(to + "k_b.weight", stack(keys))
+    c.put(to + "v_b.weight", stack([both.taking(range(h + nope, h + nope + dv)) for h in heads]))
+
+
+def deepseek2_joint(folder, fused=False):
+    return deepseek2(folder, fused, joint=True)
+
+
+def gpt_oss(folder, fused=False):
+    """(keys, tensors) of a GPT-OSS checkpoint in BF16; gate and up are never one tensor here."""
+    c = Converter(folder, "gpt-oss")
+    common_keys(c, head_dim_of(c.config))
+    expert_keys(c, "expert_feed_forward_length")
+    c.numbers({"attention.sliding_window": "sliding_window"})
+    frame_tensors(c, c.plain_norm)
+    for layer in range(c.config["num_hidden_layers"]):
+        at, to = f"layers.{layer}.", f"blk.{layer}."
+        c.plain_norm(to + "attn_norm.weight", at + "input_layernorm.weight")
+        c.plain_norm(to + "post_attention_norm.weight", at + "post_attention_layernorm.weight")
+        plain_attention(c, layer, c.plain_norm)
+        c.put(to + "attn_sinks.weight", c.get(at + "self_attn.sinks").f32())
+        c.put(to + "ffn_gate_inp.weight", c.get(at + "mlp.router.weight").f32())
+        c.put(to + "ffn_gate_inp.bias", c.get(at + "mlp.router.bias").f32())
+        biased_experts(c, at + "mlp.experts.", to + "ffn_")
+    return c.keys, c.tensors
+
+
+def biased_experts(c, at, to):
+    """Published with inputs for rows, and columns of gate and up in turns."""
+    both, down = c.get(at + "gate_up_proj"), c.get(at + "down_proj")
+    n, hidden, width = both.shape
+    inter = width // 2
+    def of(tensor, expert):
+        rows = tensor.rows()[expert * tensor.shape[1]:(expert + 1) * tensor.shape[1]]
+        return Tensor(tensor.dtype, tensor.shape[1:], b"".join(rows))
+    biases = c.get(at + "gate_up_proj_bias").f32().floats()
+    for first, name in enumerate(("gate", "up")):
+        c.put(f"{to}{name}_exps.weight",
+              stack([columns_of(of(both, e), range(first, width, 2)) for e in range(n)]))
+        values = [biases[e * width + i] for e in range(n) for i in range(first, width, 2)]
+        c.put(f"{to}{name}_exps.bias",
+              Tensor("F32", [n, inter], struct.pack(f"<{len(values)}f", *values)))
+    c.put(to + "down_exps.weight",
+          stack([columns_of(of(down, e), range(hidden)) for e in range(n)]))
+    c.put(to + "down_exps.bias", c.get(at + "down_proj_bias").f32())

@@ -7,6 +7,7 @@ import json
 import math
 import struct
 
+import gguf_writer
 import harness
 
 WEIGHTS = "model.safetensors"
@@ -259,6 +260,22 @@ def check(tap, sluice, name, case, make):
                 complaints.append("other bits")
 
 
+def check_gguf(tap, sluice, case):
+    """GPT-OSS in GGUF has its experts in MXFP4, too."""
+    source = harness.REFERENCES / case
+    ids = list(harness.read_safetensors(source / "reference.safetensors")[1]["input_ids"].values)
+    with harness.temporary_folder() as folder:
+        plain = write(folder / "plain", source, mxfp4(read(source / WEIGHTS))[1])
+        keys, tensors = gguf_writer.gpt_oss(plain)
+        for name, tensor in tensors.items():
+            if name.endswith("_exps.weight"):
+                tensors[name] = gguf_writer.mxfp4(tensor)
+        gguf_writer.write(folder / "model.gguf", keys, tensors)
+        with tap.case(f"{case}, MXFP4 in GGUF: computes what the plain checkpoint does") as complaints:
+            for precision in ("exact", "fast"):
+                compare(sluice, ids, folder, folder / "model.gguf", plain, complaints, precision)
+
+
 def tests(tap, sluice):
     check(tap, sluice, "split by MLX", "deepseek_v3-groups",
           lambda source, t: ((split_kv_b(source, t), {"form": "mlx"}), None))
@@ -271,6 +288,7 @@ def tests(tap, sluice):
     check(tap, sluice, "MXFP4 by MLX", "gpt_oss",
           lambda _, t: ((mlx_mxfp4(mxfp4(t)[0]),
                          {"form": "mlx", "quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}), mxfp4(t)[1]))
+    check_gguf(tap, sluice, "gpt_oss")
 
 
 harness.main(tests)
