@@ -6,92 +6,73 @@
 
 enum { MAX_LAYERS = 4096, MAX_SIZE = 1 << 24 };
 
-static const char *const by_role[] = {"gate_proj", "up_proj", "down_proj"};
-static const char *const by_number[] = {"w1", "w3", "w2"};
+/* What a Qwen shared expert is. */
+#define GATED_EXPERT                                                                               \
+    .shared = "shared_expert", .shared_inter = "shared_expert_intermediate_size",                  \
+    .shared_gate = true
+/* DeltaNet in some layers, gates in the others. */
+#define HYBRID .delta = true, .gated = true, .centred = true, .qk_norm = SYNTH_QK_HEADS
+#define EXPERTS(number, width) .n_experts = (number), .inter = (width)
+/* A sigmoid router, experts and dense layers as DeepSeek-V3 has them. */
+#define SIGMOID                                                                                    \
+    EXPERTS("n_routed_experts", "moe_intermediate_size"),                                          \
+        .shared = "shared_experts", .shared_inter = "n_shared_experts", .shared_counts = true,     \
+        .plain_router = true, .correction = "gate.e_score_correction_bias"
 
 static const struct synth_family families[] = {
     {.type = "qwen3_5_moe_text",
      .original = "model.language_model.",
      .mlx = "language_model.model.",
      .mlx_head = "language_model.lm_head",
-     .moe = "mlp",
-     .shared = "shared_expert",
-     .n_experts = "num_experts",
-     .inter = "moe_intermediate_size",
-     .shared_inter = "shared_expert_intermediate_size",
-     .shared_gate = true,
-     .delta = true,
-     .gated = true,
-     .centred = true,
-     .qk_norm = SYNTH_QK_HEADS},
+     .experts = SYNTH_FUSED,
+     EXPERTS("num_experts", "moe_intermediate_size"),
+     GATED_EXPERT,
+     HYBRID},
     {.type = "qwen3_next",
-     .original = "model.",
-     .mlx = "model.",
-     .moe = "mlp",
-     .single = by_role,
-     .shared = "shared_expert",
-     .n_experts = "num_experts",
-     .inter = "moe_intermediate_size",
-     .shared_inter = "shared_expert_intermediate_size",
-     .shared_gate = true,
-     .delta = true,
+     EXPERTS("num_experts", "moe_intermediate_size"),
+     GATED_EXPERT,
+     HYBRID,
      .fused = true,
-     .gated = true,
-     .out_bias = true,
-     .centred = true,
-     .qk_norm = SYNTH_QK_HEADS},
+     .out_bias = true},
     {.type = "qwen3_moe",
-     .original = "model.",
-     .mlx = "model.",
-     .moe = "mlp",
-     .single = by_role,
-     .n_experts = "num_experts",
-     .inter = "moe_intermediate_size",
+     EXPERTS("num_experts", "moe_intermediate_size"),
      .out_bias = true,
      .qk_norm = SYNTH_QK_HEADS},
+    {.type = "deepseek_v3", SIGMOID, .latent = true, .dense_default = 3},
+    {.type = "kimi_k2", SIGMOID, .latent = true, .dense_default = 3},
     {.type = "glm4_moe",
-     .original = "model.",
-     .mlx = "model.",
-     .moe = "mlp",
-     .single = by_role,
-     .shared = "shared_experts",
-     .correction = "gate.e_score_correction_bias",
-     .n_experts = "n_routed_experts",
-     .inter = "moe_intermediate_size",
-     .shared_inter = "n_shared_experts",
-     .shared_counts = true,
-     .plain_router = true,
-     .qk_norm = SYNTH_QK_HEADS},
+     SIGMOID,
+     .shared_default = 1,
+     .dense_default = 1,
+     .qk_norm = SYNTH_QK_HEADS,
+     .qk_norm_asked = true},
+    {.type = "gpt_oss",
+     .router = "router",
+     .experts = SYNTH_PAIRED,
+     EXPERTS("num_local_experts", "intermediate_size"),
+     .sinks = true,
+     .bias_default = true,
+     .out_bias = true},
     {.type = "mixtral",
-     .original = "model.",
-     .mlx = "model.",
      .moe = "block_sparse_moe",
-     .single = by_number,
-     .n_experts = "num_local_experts",
-     .inter = "intermediate_size"},
+     .experts = SYNTH_BY_NUMBER,
+     EXPERTS("num_local_experts", "intermediate_size")},
     {.type = "olmoe",
-     .original = "model.",
-     .mlx = "model.",
-     .moe = "mlp",
-     .single = by_role,
-     .n_experts = "num_experts",
-     .inter = "intermediate_size",
+     EXPERTS("num_experts", "intermediate_size"),
      .out_bias = true,
      .qk_norm = SYNTH_QK_WHOLE},
     {.type = "minimax_m2",
-     .original = "model.",
-     .mlx = "model.",
      .moe = "block_sparse_moe",
-     .single = by_number,
      .correction = "e_score_correction_bias",
-     .n_experts = "num_local_experts",
-     .inter = "intermediate_size",
+     .experts = SYNTH_BY_NUMBER,
+     EXPERTS("num_local_experts", "intermediate_size"),
      .qk_norm = SYNTH_QK_WHOLE},
 };
 
 const char *synth_family_names(void)
 {
-    return "qwen3_5_moe, qwen3_next, qwen3_moe, glm4_moe, mixtral, olmoe, minimax_m2";
+    return "qwen3_5_moe, qwen3_next, qwen3_moe, deepseek_v3, kimi_k2, glm4_moe, gpt_oss, mixtral, "
+           "olmoe, minimax_m2";
 }
 
 /* A wrapper's type is that of its text model without "_text". */
@@ -136,15 +117,30 @@ static enum sluice_status may_have(const struct reader *r, const char *key, uint
     return SLUICE_OK;
 }
 
+static enum sluice_status read_latents(const struct reader *r, struct synth_shape *s)
+{
+    TRY(need(r, "num_attention_heads", &s->heads));
+    TRY(may_have(r, "q_lora_rank", 0, &s->q_rank));
+    TRY(need(r, "kv_lora_rank", &s->kv_rank));
+    TRY(need(r, "qk_nope_head_dim", &s->nope));
+    TRY(need(r, "qk_rope_head_dim", &s->rotated));
+    return need(r, "v_head_dim", &s->dv);
+}
+
+/* A flag, or what it is when it is left out. */
+static bool flag(const struct reader *r, const char *key, bool fallback)
+{
+    const json_t *value = json_object_get(r->text, key);
+    return json_is_boolean(value) ? json_is_true(value) : fallback;
+}
+
 static enum sluice_status read_attention(const struct reader *r, struct synth_shape *s)
 {
     TRY(need(r, "num_attention_heads", &s->heads));
     TRY(may_have(r, "num_key_value_heads", s->heads, &s->kv_heads));
     TRY(may_have(r, "head_dim", s->hidden / s->heads, &s->head_dim));
-    const json_t *norm = json_object_get(r->text, "use_qk_norm");
-    bool by_default = strcmp(s->family->type, "glm4_moe") != 0;
-    s->bias = json_is_true(json_object_get(r->text, "attention_bias"));
-    s->qk_norm = json_is_boolean(norm) ? json_is_true(norm) : by_default;
+    s->bias = flag(r, "attention_bias", s->family->bias_default);
+    s->qk_norm = flag(r, "use_qk_norm", !s->family->qk_norm_asked);
     if (s->kv_heads && s->head_dim) return SLUICE_OK;
     return fail(r->err, SLUICE_E_FORMAT, "the config has heads without any values%s", "");
 }
@@ -175,12 +171,19 @@ static enum sluice_status read_moe(const struct reader *r, struct synth_shape *s
     if (!json_object_get(r->text, n_experts)) n_experts = "num_local_experts";
     TRY(need(r, n_experts, &s->experts));
     TRY(need(r, f->inter, &s->inter));
-    if (f->shared) TRY(may_have(r, f->shared_inter, 1, &s->shared));
-    if (f->shared_counts) s->shared *= s->inter;
+    if (f->shared_counts) {
+        TRY(may_have(r, f->shared_inter, f->shared_default, &s->shared));
+        if ((uint64_t)s->shared * s->inter > MAX_SIZE)
+            return fail(r->err, SLUICE_E_FORMAT, "the config's %u shared experts are too wide",
+                        s->shared);
+        s->shared *= s->inter;
+    } else if (f->shared) {
+        TRY(need(r, f->shared_inter, &s->shared));
+    }
     TRY(may_have(r, "decoder_sparse_step", 1, &s->sparse_step));
     if (s->sparse_step == 0)
         return fail(r->err, SLUICE_E_FORMAT, "the config's field %s is 0", "decoder_sparse_step");
-    if (f->correction) TRY(may_have(r, "first_k_dense_replace", 0, &s->n_dense));
+    if (f->dense_default) TRY(may_have(r, "first_k_dense_replace", f->dense_default, &s->n_dense));
     s->mlp_only = json_object_get(r->text, "mlp_only_layers");
     for (uint32_t l = 0; l < s->layers; l++)
         if (synth_is_dense(s, l)) return need(r, "intermediate_size", &s->dense_inter);
@@ -203,7 +206,7 @@ enum sluice_status synth_shape_read(struct synth_shape *s, const json_t *top, co
     if (s->layers > MAX_LAYERS)
         return fail(err, SLUICE_E_FORMAT, "the config has %u layers, more than %d", s->layers,
                     MAX_LAYERS);
-    TRY(read_attention(&r, s));
+    TRY(s->family->latent ? read_latents(&r, s) : read_attention(&r, s));
     if (s->family->delta) TRY(read_delta_net(&r, s));
     const json_t *tied = json_object_get(top, "tie_word_embeddings");
     if (!tied) tied = json_object_get(text, "tie_word_embeddings");

@@ -26,6 +26,12 @@ FAMILIES = {
         "n_routed_experts": 16, "moe_intermediate_size": 32, "n_shared_experts": 2,
         "first_k_dense_replace": 1, "intermediate_size": 96, "n_group": 4, "topk_group": 2,
         "routed_scaling_factor": 1.5, "use_qk_norm": True, "attention_bias": True}),
+    "deepseek_v3": (2, {
+        "n_routed_experts": 16, "moe_intermediate_size": 32, "n_shared_experts": 1,
+        "first_k_dense_replace": 1, "intermediate_size": 96, "n_group": 4, "topk_group": 2,
+        "routed_scaling_factor": 1.5, "q_lora_rank": 32, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
+        "qk_rope_head_dim": 16, "v_head_dim": 32}),
+    "gpt_oss": (3, {"num_local_experts": 16, "intermediate_size": 32, "sliding_window": 6}),
     "mixtral": (3, {"num_local_experts": 16, "intermediate_size": 64, "sliding_window": 6}),
     "olmoe": (3, {"num_experts": 16, "intermediate_size": 32, "head_dim": None,
                   "tie_word_embeddings": True}),
@@ -43,6 +49,10 @@ def make(sluice, folder, family, layout):
     return model
 
 
+# Whose routers have biases, and are not asked before their time.
+UNGUESSED = ("gpt_oss",)
+
+
 def check_streamed(tap, sluice, model, name, banks):
     """With a quarter of the experts in memory, and with each way of guessing, not a bit differs."""
     for precision in ("exact", "fast") if "mlx" in name else ("exact",):
@@ -51,8 +61,10 @@ def check_streamed(tap, sluice, model, name, banks):
                 common = (model, IDS, folder, "--precision", precision)
                 whole = sluice.logits(*common, "--io", "mmap").read_bytes()
                 slots = ("--slots", banks * 16 // 4)
-                for options in (("--io", "pread", "--chunk", 1), ("--prefetch", "router"),
-                                ("--prefetch", "last", "--chunk", 7)):
+                ways = [("--io", "pread", "--chunk", 1), ("--prefetch", "last", "--chunk", 7)]
+                if not name.startswith(UNGUESSED):
+                    ways.append(("--prefetch", "router"))
+                for options in ways:
                     if sluice.logits(*common, *slots, *options).read_bytes() != whole:
                         complaints.append(f"{options} gives other bits")
                 _, tensors = harness.read_safetensors(sluice.logits(*common))
