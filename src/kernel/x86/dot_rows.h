@@ -252,10 +252,35 @@ INLINE void turn_bf16_8x8(const uint8_t *p, size_t stride, float *out)
     }
 }
 
+/* bf16 [8 rows][count] to f32 [count][8 rows]; count is 2 or 4, a constant at every call. */
+INLINE void turn_bf16_few(const uint8_t *p, size_t stride, uint32_t count, float *out)
+{
+    __m128i row[ROWS], by_group[4];
+    UNROLL
+    for (uint32_t r = 0; r < ROWS; r++) {
+        const uint8_t *at = row_of(p, stride, r);
+        row[r] = count == 4 ? load_8(at) : _mm_loadu_si32(at);
+    }
+    __m128i low = _mm_unpacklo_epi16(row[0], row[1]), high = _mm_unpacklo_epi16(row[2], row[3]);
+    __m128i low2 = _mm_unpacklo_epi16(row[4], row[5]), high2 = _mm_unpacklo_epi16(row[6], row[7]);
+    __m128i first = _mm_unpacklo_epi32(low, high), second = _mm_unpacklo_epi32(low2, high2);
+    by_group[0] = _mm_unpacklo_epi64(first, second);
+    by_group[1] = _mm_unpackhi_epi64(first, second);
+    first = _mm_unpackhi_epi32(low, high);
+    second = _mm_unpackhi_epi32(low2, high2);
+    by_group[2] = _mm_unpacklo_epi64(first, second);
+    by_group[3] = _mm_unpackhi_epi64(first, second);
+    UNROLL
+    for (uint32_t g = 0; g < count; g++, out += ROWS)
+        _mm256_storeu_si256((void *)out, _mm256_slli_epi32(_mm256_cvtepu16_epi32(by_group[g]), 16));
+}
+
 INLINE void turn_bf16_rows(const uint8_t *p, size_t stride, uint32_t groups, float *out)
 {
     uint32_t g = 0;
     for (; g + 8 <= groups; g += 8) turn_bf16_8x8(p + g * 2, stride, out + (size_t)g * ROWS);
+    for (; g + 4 <= groups; g += 4) turn_bf16_few(p + g * 2, stride, 4, out + (size_t)g * ROWS);
+    for (; g + 2 <= groups; g += 2) turn_bf16_few(p + g * 2, stride, 2, out + (size_t)g * ROWS);
     for (; g < groups; g++)
         for (uint32_t r = 0; r < ROWS; r++) {
             uint32_t bits = 0;
