@@ -1,7 +1,7 @@
 /*
- * The CPU backend: runs a graph's nodes in order on all threads of a pool, with a barrier between
- * nodes. It knows ops, kernels and sequences; it knows no model. Everything is allocated when it is
- * opened; a run allocates nothing.
+ * The CPU backend: runs a graph's nodes in order on all threads of a pool, with a barrier where one
+ * needs what other threads computed. It knows ops, kernels and sequences; it knows no model.
+ * Everything is allocated when it is opened; a run allocates nothing.
  */
 #ifndef SLUICE_BACKEND_CPU_BACKEND_H
 #define SLUICE_BACKEND_CPU_BACKEND_H
