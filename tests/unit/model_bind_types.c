@@ -67,11 +67,12 @@ static void test_mxfp4_that_does_not_fit(void)
             "model.safetensors: tensor '" O_PROJ ".scales' has type U8; it must be BF16",
             TINY_SEPARATE, make_mlx(t);
             tiny_field(t, "\"quantization\": {\"bits\": 4, \"group_size\": 32}"));
-    REFUSED(UNSUPPORTED,
-            "config.json: field 'quantization' has mode 'mxfp4' with 4 bits in groups of 64; it is "
-            "4 bits in groups of 32",
-            TINY_SEPARATE, make_mlx(t);
-            tiny_field(t, "\"quantization\": {\"group_size\": 64, \"mode\": \"mxfp4\"}"));
+    REFUSED(
+        UNSUPPORTED,
+        "DIR/config.json: field 'quantization' has mode 'mxfp4' with 4 bits in groups of 64; it is "
+        "4 bits in groups of 32",
+        TINY_SEPARATE, make_mlx(t);
+        tiny_field(t, "\"quantization\": {\"group_size\": 64, \"mode\": \"mxfp4\"}"));
     REFUSED(MISMATCH,
             "model.safetensors: tensor '" O_PROJ "_blocks' is not MXFP4 codes of rows of 32: 16 "
             "bytes of type U8 for each 32",
@@ -105,11 +106,12 @@ static void test_fp8(void)
 
 static void test_fp8_that_does_not_fit(void)
 {
-    REFUSED(MISMATCH,
-            "model.safetensors: tensor '" O_PROJ
-            ".weight' has type F8_E4M3, but config.json has no field 'quantization_config' with "
-            "the method 'fp8'",
-            TINY_SEPARATE, make_fp8(t));
+    REFUSED(
+        MISMATCH,
+        "model.safetensors: tensor '" O_PROJ
+        ".weight' has type F8_E4M3, but DIR/config.json has no field 'quantization_config' with "
+        "the method 'fp8'",
+        TINY_SEPARATE, make_fp8(t));
     REFUSED(NOT_FOUND,
             "tensor '" O_PROJ ".weight_scale_inv' is missing: '" O_PROJ
             ".weight' is packed and needs it",
@@ -122,13 +124,13 @@ static void test_fp8_that_does_not_fit(void)
             tiny_field(t, FP8_CONFIG);
             tiny_reshape(t, O_PROJ ".weight_scale_inv", "BF16", 2, 2, 1, 0));
     REFUSED(UNSUPPORTED,
-            "config.json: FP8 weights of this kind are not supported; e4m3 with a "
+            "DIR/config.json: FP8 weights of this kind are not supported; e4m3 with a "
             "'weight_block_size' of [128, 128] is",
             TINY_SEPARATE, make_fp8(t);
             tiny_field(t, "\"quantization_config\": {\"quant_method\": \"fp8\", "
                           "\"weight_block_size\": [128, 64]}"));
     REFUSED(UNSUPPORTED,
-            "config.json: FP8 weights of this kind are not supported; e4m3 with a "
+            "DIR/config.json: FP8 weights of this kind are not supported; e4m3 with a "
             "'weight_block_size' of [128, 128] is",
             TINY_SEPARATE, make_fp8(t);
             tiny_field(t, "\"quantization_config\": {\"quant_method\": \"fp8\"}"));
