@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_internal.h"
+#include "base/bits.h"
 
 void cpu_split_qkvz(const struct task *t, const struct node *node)
 {
@@ -120,36 +121,48 @@ void cpu_decay_beta(const struct task *t, const struct node *node)
                          BUF(t, op->g) + r * heads, BUF(t, op->b) + r * heads);
 }
 
-/* All tokens of a segment through one head, in order. */
-static void delta_head(const struct task *t, const struct op_delta_net *op,
-                       const struct batch_segment *s, uint32_t head, uint32_t index)
+/* All tokens of a segment through rows [begin, end) of the state of one head, in order. */
+static void delta_rows(const struct task *t, const struct op_delta_net *op,
+                       const struct batch_segment *s, uint32_t head, uint32_t begin, uint32_t end,
+                       uint32_t index)
 {
-    size_t dk = op->dk, dv = op->dv, n = dk * dv, width = WIDTH(t, op->x), heads = op->n_v_heads;
+    size_t dk = op->dk, dv = op->dv, width = WIDTH(t, op->x), heads = op->n_v_heads;
     uint32_t k_head = op->tiled ? head % op->n_k_heads : head / (op->n_v_heads / op->n_k_heads);
     const float *row = BUF(t, op->x) + s->first * width;
-    size_t at = (size_t)s->first * heads + head;
+    size_t at = (size_t)s->first * heads + head, first = (head * dv + begin) * dk;
     struct delta_tokens x = {.q = row + k_head * dk,
                              .k = row + (op->n_k_heads + k_head) * dk,
-                             .v = row + 2 * op->n_k_heads * dk + head * dv,
+                             .v = row + 2 * op->n_k_heads * dk + head * dv + begin,
                              .g = BUF(t, op->g) + at,
                              .b = BUF(t, op->b) + at,
-                             .out = BUF(t, op->y) + at * dv,
+                             .out = BUF(t, op->y) + at * dv + begin,
                              .ld = width,
                              .ldg = heads,
                              .ldo = heads * dv,
                              .n = s->count};
-    t->k->delta_net(sequence_recurrent(s->sequence, index) + head * n,
-                    sequence_recurrent_next(s->sequence, index) + head * n, &x, op->dk, op->dv);
+    t->k->delta_net(sequence_recurrent(s->sequence, index) + first,
+                    sequence_recurrent_next(s->sequence, index) + first, &x, op->dk, end - begin);
 }
 
+enum { STATE_ROWS = 32 };
+
+/*
+ * Rows of a state go their ways by themselves, so threads share rows. With one token whole heads:
+ * the threads that gated_norm gives them to go on without a barrier.
+ */
 void cpu_delta_net(const struct task *t, const struct node *node)
 {
     const struct op_delta_net *op = &node->u.delta_net;
-    uint32_t index = STATE_INDEX(t, op->state);
-    uint32_t n = t->be->batch->n_segments * op->n_v_heads, begin, end;
-    share(t, n, 1, &begin, &end);
-    for (uint32_t i = begin; i < end; i++)
-        delta_head(t, op, &t->be->batch->segments[i / op->n_v_heads], i % op->n_v_heads, index);
+    const struct batch *batch = t->be->batch;
+    uint32_t index = STATE_INDEX(t, op->state), dv = op->dv, begin, end;
+    share(t, batch->n_segments * op->n_v_heads * dv, batch->n_tokens == 1 ? dv : STATE_ROWS, &begin,
+          &end);
+    for (uint32_t at = begin, n; at < end; at += n) {
+        uint32_t i = at / dv, row = at % dv;
+        n = min_u32(end - at, dv - row);
+        delta_rows(t, op, &batch->segments[i / op->n_v_heads], i % op->n_v_heads, row, row + n,
+                   index);
+    }
 }
 
 void cpu_gated_norm(const struct task *t, const struct node *node)

@@ -108,6 +108,11 @@ INLINE float vf_sum(vf v)
 {
     return vaddvq_f32(v);
 }
+/* The sums of four vectors, each by the tree of vf_sum. */
+INLINE void vf_sum4(const vf v[4], float *out)
+{
+    vf_store(out, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
+}
 INLINE float vf_max_lane(vf v)
 {
     return vmaxvq_f32(v);

@@ -53,55 +53,134 @@ static void decay_beta(const float *alpha, const float *beta, const float *neg_a
     }
 }
 
-/* Rows of the state that a chunk of tokens goes through while they are in the first-level cache. */
-enum { ROWS = 4, CHUNK = 16 };
+/* Rows of the state that stay in the first-level cache for a chunk of tokens. */
+enum { ROWS = 4, BLOCK_ROWS = 32, CHUNK = 16 };
 
-/* One token: rows from `from` to `to`, which may be the same; rows is a constant at every call. */
-INLINE void step_rows(const float *from, float *to, uint32_t rows, const float *q, const float *k,
-                      const float *v, float g, float beta, uint32_t dk, float *out)
+/* What one token does to a row; next_k: of the token after it, if there is one. */
+struct step {
+    const float *q, *k, *next_k;
+    float g, beta;
+};
+
+/* rows <= ROWS is a constant at every call. */
+INLINE void sum_rows(const vf v[ROWS], uint32_t rows, float *out)
 {
-    vf memory[ROWS], result[ROWS], delta[ROWS], decay = vf_set(g);
-    for (uint32_t r = 0; r < rows; r++) memory[r] = result[r] = vf_set(0);
-    for (uint32_t j = 0; j < dk; j += LANES) {
-        vf key = vf_load_upto(k + j, dk - j);
-        for (uint32_t r = 0; r < rows; r++) {
-            vf decayed = vf_mul(decay, vf_load_upto(from + (size_t)r * dk + j, dk - j));
-            memory[r] = vf_fma(decayed, key, memory[r]);
-        }
-    }
-    for (uint32_t r = 0; r < rows; r++) delta[r] = vf_set(beta * (v[r] - vf_sum(memory[r])));
-    for (uint32_t j = 0; j < dk; j += LANES) {
-        vf key = vf_load_upto(k + j, dk - j), query = vf_load_upto(q + j, dk - j);
-        for (uint32_t r = 0; r < rows; r++) {
-            size_t at = (size_t)r * dk + j;
-            vf decayed = vf_mul(decay, vf_load_upto(from + at, dk - j));
-            vf updated = vf_fma(delta[r], key, decayed);
-            vf_store_upto(to + at, dk - j, updated);
-            result[r] = vf_fma(updated, query, result[r]);
-        }
-    }
-    for (uint32_t r = 0; r < rows; r++) out[r] = vf_sum(result[r]);
+    if (rows == ROWS)
+        vf_sum4(v, out);
+    else
+        for (uint32_t r = 0; r < rows; r++) out[r] = vf_sum(v[r]);
 }
 
-/* Rows from row i on through tokens [t0, t1). */
-INLINE void chunk_rows(const float *from, float *to, const struct delta_tokens *x, uint32_t t0,
-                       uint32_t t1, uint32_t i, uint32_t rows, uint32_t dk)
+/* memory = S k, for the first token of a chunk: as step_rows has it for those after. */
+INLINE void read_rows(const float *s, uint32_t rows, const float *k, uint32_t dk, float *memory)
 {
-    size_t at = (size_t)i * dk;
-    for (size_t t = t0; t < t1; t++)
-        step_rows((t ? to : from) + at, to + at, rows, x->q + t * x->ld, x->k + t * x->ld,
-                  x->v + t * x->ld + i, x->g[t * x->ldg], x->b[t * x->ldg], dk,
-                  x->out + t * x->ldo + i);
+    vf sum[ROWS];
+    for (uint32_t r = 0; r < rows; r++) sum[r] = vf_set(0);
+    for (uint32_t j = 0; j < dk; j += LANES) {
+        vf key = vf_load_upto(k + j, dk - j);
+        for (uint32_t r = 0; r < rows; r++)
+            sum[r] = vf_fma(vf_load_upto(s + (size_t)r * dk + j, dk - j), key, sum[r]);
+    }
+    sum_rows(sum, rows, memory);
+}
+
+/* Rows that go through a token: S k of the next token and S q in the making. */
+struct stepping {
+    vf decay, delta[ROWS], next[ROWS], result[ROWS];
+};
+
+/* `left` values, of which up to LANES are taken, of each row. */
+INLINE void step_lanes(struct stepping *s, const float *from, float *to, size_t dk, uint32_t rows,
+                       bool more, const struct step *x, size_t j, uint32_t left)
+{
+    vf key = vf_load_upto(x->k + j, left), query = vf_load_upto(x->q + j, left);
+    vf next_key = more ? vf_load_upto(x->next_k + j, left) : key;
+    for (uint32_t r = 0; r < rows; r++) {
+        vf decayed = vf_mul(s->decay, vf_load_upto(from + r * dk + j, left));
+        vf updated = vf_fma(s->delta[r], key, decayed);
+        vf_store_upto(to + r * dk + j, left, updated);
+        s->result[r] = vf_fma(updated, query, s->result[r]);
+        if (more) s->next[r] = vf_fma(updated, next_key, s->next[r]);
+    }
+}
+
+/*
+ * Rows from `from` to `to`, which may be the same. An element is read and written once a token: the
+ * decay waits for this pass, and what the next token's key finds is summed up in it. memory becomes
+ * that. rows and more, whether there is a next token, are constants at every call.
+ */
+INLINE void step_rows(const float *from, float *to, uint32_t rows, uint32_t dk, bool more,
+                      const struct step *x, const float *v, float *memory, float *out)
+{
+    struct stepping s = {.decay = vf_set(x->g)};
+    uint32_t j = 0;
+    for (uint32_t r = 0; r < rows; r++) {
+        s.delta[r] = vf_set(x->beta * (v[r] - x->g * memory[r]));
+        s.result[r] = s.next[r] = vf_set(0);
+    }
+    for (; j + LANES <= dk; j += LANES) step_lanes(&s, from, to, dk, rows, more, x, j, LANES);
+    if (j < dk) step_lanes(&s, from, to, dk, rows, more, x, j, dk - j);
+    sum_rows(s.result, rows, out);
+    if (more) sum_rows(s.next, rows, memory);
+}
+
+/* n <= BLOCK_ROWS rows. */
+INLINE void step_block(const float *from, float *to, uint32_t n, uint32_t dk, bool more,
+                       const struct step *x, const float *v, float *memory, float *out)
+{
+    uint32_t r = 0;
+    for (; r + ROWS <= n; r += ROWS)
+        step_rows(from + (size_t)r * dk, to + (size_t)r * dk, ROWS, dk, more, x, v + r, memory + r,
+                  out + r);
+    for (; r < n; r++)
+        step_rows(from + (size_t)r * dk, to + (size_t)r * dk, 1, dk, more, x, v + r, memory + r,
+                  out + r);
+}
+
+/* Rows [i, i + n) through tokens [t0, t1), n <= BLOCK_ROWS. */
+INLINE void chunk_rows(const float *from, float *to, const struct delta_tokens *x, uint32_t t0,
+                       uint32_t t1, uint32_t i, uint32_t n, uint32_t dk)
+{
+    const float *key = x->k + t0 * x->ld;
+    float memory[BLOCK_ROWS];
+    uint32_t r = 0;
+    from = (t0 ? to : from) + (size_t)i * dk;
+    to += (size_t)i * dk;
+    for (; r + ROWS <= n; r += ROWS) read_rows(from + (size_t)r * dk, ROWS, key, dk, memory + r);
+    for (; r < n; r++) read_rows(from + (size_t)r * dk, 1, key, dk, memory + r);
+    for (size_t t = t0; t < t1; t++, from = to) {
+        const bool more = t + 1 < t1;
+        const struct step s = {.q = x->q + t * x->ld,
+                               .k = x->k + t * x->ld,
+                               .next_k = x->k + (t + more) * x->ld,
+                               .g = x->g[t * x->ldg],
+                               .beta = x->b[t * x->ldg]};
+        const float *v = x->v + t * x->ld + i;
+        float *out = x->out + t * x->ldo + i;
+        if (more)
+            step_block(from, to, n, dk, true, &s, v, memory, out);
+        else
+            step_block(from, to, n, dk, false, &s, v, memory, out);
+    }
+}
+
+INLINE void all_rows(const float *from, float *to, const struct delta_tokens *x, uint32_t dk,
+                     uint32_t dv)
+{
+    for (uint32_t t0 = 0; t0 < x->n; t0 += CHUNK)
+        for (uint32_t i = 0; i < dv; i += BLOCK_ROWS)
+            chunk_rows(from, to, x, t0, min_u32(x->n, t0 + CHUNK), i, min_u32(BLOCK_ROWS, dv - i),
+                       dk);
 }
 
 static void delta_net(const float *from, float *to, const struct delta_tokens *x, uint32_t dk,
                       uint32_t dv)
 {
-    for (uint32_t t0 = 0; t0 < x->n; t0 += CHUNK) {
-        uint32_t t1 = min_u32(x->n, t0 + CHUNK), i = 0;
-        for (; i + ROWS <= dv; i += ROWS) chunk_rows(from, to, x, t0, t1, i, ROWS, dk);
-        for (; i < dv; i++) chunk_rows(from, to, x, t0, t1, i, 1, dk);
-    }
+    /* The usual width is worth a version of its own. */
+    if (dk == 128)
+        all_rows(from, to, x, 128, dv);
+    else
+        all_rows(from, to, x, dk, dv);
 }
 
 void SET(init_delta)(struct kernels *k)
