@@ -151,9 +151,17 @@ INLINE void one_token(const struct work *k, uint32_t row0, uint32_t row1, size_t
 
 /* Many tokens */
 
+/* What the next panel unpacks, not yet asked for: rows of some bytes. */
+struct ahead {
+    const uint8_t *data;
+    size_t stride, bytes;
+    uint32_t rows;
+};
+
 /* Rows [row, row + vectors * LANES) and activation groups [act, act + acts). */
 struct panel {
     uint32_t row, vectors, act, acts;
+    struct ahead ahead;
 };
 
 /* bf16 of LANES rows to f32 [groups], `step` floats apart. */
@@ -304,11 +312,23 @@ INLINE void tile(const struct work *k, const struct panel *p, const struct token
         for (uint32_t r = 0; r < vectors; r++) vf_store(y + t * ldy + r * LANES, acc[r][t]);
 }
 
+INLINE void prefetch_ahead(struct ahead *next, uint32_t rows)
+{
+    for (rows = min_u32(rows, next->rows); rows > 0; rows--, next->rows--) {
+        prefetch(next->data, next->bytes);
+        next->data += next->stride;
+    }
+}
+
+/* While tiles are computed, each fetches its part of the next panel. */
 INLINE void tiles_of(const struct work *k, const struct panel *p, struct tokens x, uint32_t n,
                      uint32_t vectors, uint32_t bits, float *y, size_t ldy)
 {
+    struct ahead next = p->ahead;
+    const uint32_t each = div_up_u32(next.rows, div_up_u32(n, TILE_TOKENS));
 #define TILES(count, pairs)                                                                        \
     for (; n >= (count); n -= (count), y += (count)*ldy) {                                         \
+        prefetch_ahead(&next, each);                                                               \
         tile(k, p, &x, (count), vectors, (pairs), bits, y, ldy);                                   \
         x.q += (count)*x.ldq;                                                                      \
         x.scale += (count)*x.ldscale;                                                              \
@@ -351,13 +371,29 @@ INLINE void tiles(const struct work *k, const struct panel *p, struct tokens x, 
         tiles_8(k, p, x, n, y, ldy);
 }
 
+/* The panel after [act, act + acts) of some rows: further columns, or rows up to row1. */
+INLINE struct ahead panel_after(const struct work *k, const struct panel *p, uint32_t row1,
+                                uint32_t bits)
+{
+    const uint32_t acts = k->w->cols / ACT8_GROUP, rows = p->vectors * LANES;
+    const bool same_rows = p->act + p->acts < acts;
+    const uint32_t row = same_rows ? p->row : p->row + rows;
+    const uint32_t act = same_rows ? p->act + p->acts : 0;
+    const size_t stride = row_bytes(k->w);
+    return (struct ahead){.data = k->w->data + row * stride + (size_t)act * bits * 4,
+                          .stride = stride,
+                          .bytes = (size_t)min_u32(PANEL_ACTS, acts - act) * bits * 4,
+                          .rows = min_u32(rows, row1 - row)};
+}
+
 /* All columns of `vectors` vectors of rows, panel after panel; y: of the first row and token. */
-INLINE void panels(const struct work *k, uint32_t row, struct tokens x, uint32_t n,
+INLINE void panels(const struct work *k, uint32_t row, uint32_t row1, struct tokens x, uint32_t n,
                    uint32_t vectors, uint32_t bits, float *y, size_t ldy)
 {
     const uint32_t acts = k->w->cols / ACT8_GROUP;
     for (uint32_t a = 0; a < acts; a += PANEL_ACTS) {
-        struct panel p = {row, vectors, a, min_u32(PANEL_ACTS, acts - a)};
+        struct panel p = {row, vectors, a, min_u32(PANEL_ACTS, acts - a), {0}};
+        p.ahead = panel_after(k, &p, row1, bits);
         struct tokens at = x;
         at.q += (size_t)a * ACT8_GROUP;
         at.scale += a;
@@ -392,7 +428,7 @@ INLINE void token_block(const struct work *k, uint32_t row0, uint32_t row1, size
         vectors = row1 - r >= wide ? TILE_VECTORS : 1;
         /* The last rows again rather than fewer: the same bits twice. */
         r = min_u32(r, row1 - vectors * LANES);
-        panels(k, r, x, n, vectors, bits, y + r, ldy);
+        panels(k, r, row1, x, n, vectors, bits, y + r, ldy);
     }
 }
 
