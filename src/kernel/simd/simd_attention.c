@@ -8,6 +8,20 @@
 
 enum { HEADS = 4, KEYS = 2, KEYS_ALONE = 4, CHUNK = 2, CHUNK_ALONE = 4 };
 
+/* acc[h][j] += query of head h . key j, the values from d on of which up to LANES are left. */
+INLINE void add_products(vf acc[HEADS][KEYS_ALONE], const float *query, uint32_t heads,
+                         const void *keys, size_t first, uint32_t count, size_t dim, size_t d,
+                         uint32_t left, bool half)
+{
+    vf key[KEYS_ALONE];
+    for (uint32_t j = 0; j < count; j++)
+        key[j] = load_cache(keys, (first + j) * dim + d, left, half);
+    for (uint32_t h = 0; h < heads; h++) {
+        vf x = vf_load_upto(query + h * dim + d, left);
+        for (uint32_t j = 0; j < count; j++) acc[h][j] = vf_fma(x, key[j], acc[h][j]);
+    }
+}
+
 /* heads and count are constants at every call. */
 INLINE void score_keys(const struct attention_query *q, uint32_t head, uint32_t heads,
                        const void *keys, uint32_t first, uint32_t count, bool half,
@@ -15,45 +29,36 @@ INLINE void score_keys(const struct attention_query *q, uint32_t head, uint32_t 
 {
     const uint32_t dim = q->head_dim;
     const float *query = q->q + (size_t)head * dim;
-    vf acc[HEADS][KEYS_ALONE], key[KEYS_ALONE];
+    vf acc[HEADS][KEYS_ALONE];
+    uint32_t d = 0;
     for (uint32_t h = 0; h < heads; h++)
         for (uint32_t j = 0; j < count; j++) acc[h][j] = vf_set(0);
-    for (uint32_t d = 0; d < dim; d += LANES) {
-        for (uint32_t j = 0; j < count; j++)
-            key[j] = load_cache(keys, (size_t)(first + j) * dim + d, dim - d, half);
-        for (uint32_t h = 0; h < heads; h++) {
-            vf x = vf_load_upto(query + (size_t)h * dim + d, dim - d);
-            for (uint32_t j = 0; j < count; j++) acc[h][j] = vf_fma(x, key[j], acc[h][j]);
-        }
-    }
+    for (; d + LANES <= dim; d += LANES)
+        add_products(acc, query, heads, keys, first, count, dim, d, LANES, half);
+    if (d < dim) add_products(acc, query, heads, keys, first, count, dim, d, dim - d, half);
     for (uint32_t h = 0; h < heads; h++)
         for (uint32_t j = 0; j < count; j++) scores[h][first + j] = vf_sum(acc[h][j]) * q->scale;
 }
 
-/* acc[d ..] of each head; heads and vectors are constants at every call, the last may be a tail. */
+/* `vectors` vectors of each head's acc from d on; one that is a tail has `left` values. */
 INLINE void add_values(uint32_t heads, float scores[HEADS][ATTENTION_BLOCK], const float *rescale,
-                       const void *values, uint32_t count, uint32_t dim, uint32_t d,
-                       uint32_t vectors, bool half, float *acc)
+                       const void *values, uint32_t count, size_t dim, size_t d, uint32_t vectors,
+                       uint32_t left, bool half, float *acc)
 {
     vf sum[HEADS][CHUNK_ALONE];
     for (uint32_t h = 0; h < heads; h++)
-        for (uint32_t c = 0; c < vectors; c++) {
-            uint32_t at = d + c * LANES;
+        for (uint32_t c = 0; c < vectors; c++)
             sum[h][c] =
-                vf_mul(vf_load_upto(acc + (size_t)h * dim + at, dim - at), vf_set(rescale[h]));
-        }
+                vf_mul(vf_load_upto(acc + h * dim + d + c * LANES, left), vf_set(rescale[h]));
     for (uint32_t j = 0; j < count; j++)
         for (uint32_t c = 0; c < vectors; c++) {
-            uint32_t at = d + c * LANES;
-            vf value = load_cache(values, (size_t)j * dim + at, dim - at, half);
+            vf value = load_cache(values, j * dim + d + c * LANES, left, half);
             for (uint32_t h = 0; h < heads; h++)
                 sum[h][c] = vf_fma(vf_set(scores[h][j]), value, sum[h][c]);
         }
     for (uint32_t h = 0; h < heads; h++)
-        for (uint32_t c = 0; c < vectors; c++) {
-            uint32_t at = d + c * LANES;
-            vf_store_upto(acc + (size_t)h * dim + at, dim - at, sum[h][c]);
-        }
+        for (uint32_t c = 0; c < vectors; c++)
+            vf_store_upto(acc + h * dim + d + c * LANES, left, sum[h][c]);
 }
 
 /* heads, n_keys and chunk are constants at every call. */
@@ -73,9 +78,10 @@ INLINE void heads_block(const struct attention_query *q, uint32_t head, uint32_t
         rescale[h] = softmax_update(scores[h], count, st + head + h);
     acc += (size_t)head * dim;
     for (; d + chunk * LANES <= dim; d += chunk * LANES)
-        add_values(heads, scores, rescale, values, count, dim, d, chunk, half, acc);
+        add_values(heads, scores, rescale, values, count, dim, d, chunk, LANES, half, acc);
     for (; d < dim; d += LANES)
-        add_values(heads, scores, rescale, values, count, dim, d, 1, half, acc);
+        add_values(heads, scores, rescale, values, count, dim, d, 1, min_u32(LANES, dim - d), half,
+                   acc);
 }
 
 INLINE void attention_block(const struct attention_query *q, const void *keys, const void *values,
