@@ -125,7 +125,7 @@ struct sluice_engine_options {
     uint64_t ram_bytes; /* most memory for everything; 0: what the system and cgroup have to give */
     uint32_t n_slots;   /* expert slots, instead of what ram_bytes leaves; 0: off */
     enum sluice_io io;  /* how experts are read; default SLUICE_IO_AUTO */
-    uint32_t queue_depth;      /* reads in flight; 0: 32, and beyond two of them 12 MiB */
+    uint32_t queue_depth;      /* reads in flight; 0: 32, and beyond two of them 8 MiB */
     enum sluice_policy policy; /* default SLUICE_POLICY_AUTO */
     bool preload;              /* fill the expert slots at open */
     uint32_t plan_ctx; /* tokens of context the memory plan keeps room for; 0: the default */

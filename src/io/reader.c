@@ -12,7 +12,7 @@
 
 enum {
     DEFAULT_DEPTH = 32,
-    DEFAULT_FLYING = 12 << 20,
+    DEFAULT_FLYING = 8 << 20,
     LEAST_FLIGHTS = 2,
     DEFAULT_WORKERS = 8,
     MAX_TRIES = 64,

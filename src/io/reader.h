@@ -23,7 +23,7 @@ struct driver;
 
 struct reader_options {
     enum reader_kind kind;
-    uint32_t depth;        /* most reads in flight; 0: 32, and beyond two of them 12 MiB */
+    uint32_t depth;        /* most reads in flight; 0: 32, and beyond two of them 8 MiB */
     uint32_t workers;      /* threads of the pread driver; 0: 8 */
     bool buffered;         /* through the page cache even where O_DIRECT works */
     uint64_t memory_nodes; /* over which its owner spreads what is read: see mem_spread */
