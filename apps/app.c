@@ -56,6 +56,7 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->ram_bytes = numbers_last(&args->ram);
     options->n_slots = (uint32_t)numbers_last(&args->slots);
     options->io = (enum sluice_io)args->io;
+    options->mmap_advice = (enum sluice_mmap_advice)args->mmap_advice;
     options->policy = (enum sluice_policy)args->policy;
     options->prefetch = (enum sluice_prefetch)args->prefetch;
     options->queue_depth = (uint32_t)args->queue_depth;

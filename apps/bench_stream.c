@@ -130,12 +130,19 @@ static enum sluice_status plan_budgets(struct stream *s, struct sluice_error *er
     return SLUICE_OK;
 }
 
+/* Advice is for the engine whose experts are mapped. */
+static void store_options(const struct stream *s, struct sluice_engine_options *options)
+{
+    app_engine_options(s->app, options);
+    if (s->app->args->against) options->mmap_advice = SLUICE_MMAP_NORMAL;
+}
+
 static enum sluice_status open_streamed(struct stream *s, struct decoder *d,
                                         struct decode_plan *plan, struct budget_result *result,
                                         struct sluice_error *err)
 {
     struct sluice_engine_options options;
-    app_engine_options(s->app, &options);
+    store_options(s, &options);
     options.ram_bytes = result->ram;
     options.n_slots = result->n_slots;
     options.preload = false;
@@ -262,7 +269,7 @@ static enum sluice_status measure_budget(struct stream *s, struct budget_result 
 static enum sluice_status check_resident(struct stream *s, bool *fits, struct sluice_error *err)
 {
     struct sluice_engine_options options;
-    app_engine_options(s->app, &options);
+    store_options(s, &options);
     options.ram_bytes = options.n_slots = 0;
     options.preload = false;
     struct stream_report *r = &s->report;
@@ -290,7 +297,7 @@ static enum sluice_status check_resident(struct stream *s, bool *fits, struct sl
 static enum sluice_status check_smaller(struct stream *s, struct sluice_error *err)
 {
     struct sluice_engine_options options;
-    app_engine_options(s->app, &options);
+    store_options(s, &options);
     options.ram_bytes = options.n_slots = 0;
     options.preload = true;
     struct golden golden = {0};

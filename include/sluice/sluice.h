@@ -101,6 +101,13 @@ enum sluice_policy {
     SLUICE_POLICY_AUTO = 3,  /* whichever would have read least lately; the default */
 };
 
+/* What the kernel is told of experts that are mapped (madvise). It changes no bit of any result. */
+enum sluice_mmap_advice {
+    SLUICE_MMAP_NORMAL = 0,   /* nothing; the default */
+    SLUICE_MMAP_RANDOM = 1,   /* that they are read here and there */
+    SLUICE_MMAP_WILLNEED = 2, /* which ones are computed next */
+};
+
 /* How experts are read before the router asks for them. It changes no bit of any result. */
 enum sluice_prefetch {
     SLUICE_PREFETCH_OFF = 0,    /* not at all; the default */
@@ -155,6 +162,7 @@ struct sluice_engine_options {
     const void *heat;
     size_t heat_len;
     bool plan_only; /* plan memory and I/O, but read no weights: evaluations give STATE */
+    enum sluice_mmap_advice mmap_advice; /* with SLUICE_IO_MMAP; default SLUICE_MMAP_NORMAL */
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);

@@ -42,6 +42,10 @@ static enum sluice_status take_options(struct sluice_engine *e,
                        (int)o->precision);
     if (o->io > SLUICE_IO_MMAP)
         return err_set(err, SLUICE_E_ARGUMENT, "I/O engine %d is unknown", (int)o->io);
+    if (o->mmap_advice > SLUICE_MMAP_WILLNEED)
+        return err_set(err, SLUICE_E_ARGUMENT, "advice %d is unknown", (int)o->mmap_advice);
+    if (o->mmap_advice != SLUICE_MMAP_NORMAL && o->io != SLUICE_IO_MMAP)
+        return err_set(err, SLUICE_E_ARGUMENT, "advice was given, but experts are not mapped");
     if (o->prefetch > SLUICE_PREFETCH_AUTO)
         return err_set(err, SLUICE_E_ARGUMENT, "prefetch %d is unknown", (int)o->prefetch);
     if (o->policy > SLUICE_POLICY_AUTO)
@@ -96,7 +100,8 @@ static enum sluice_status open_backend_at(struct sluice_engine *e, cpu_set_t *pl
                             .int8 = !exact,
                             .dims = {e->options.max_batch_tokens, e->max_outputs},
                             .routing = {e->options.route, e->options.routed, e->options.route_user},
-                            .share_buffers = true};
+                            .share_buffers = true,
+                            .will_need = e->options.mmap_advice == SLUICE_MMAP_WILLNEED};
     TRY(cpu_open(&e->backend, &m->graph, m->weights, &o, err));
     if (m->rope_values && !CPU_BIND_BORROWED(e->backend, m->rope_freqs, m->rope_values))
         return err_set(err, SLUICE_E_INTERNAL, "the rope frequencies have no buffer");

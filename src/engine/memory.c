@@ -10,6 +10,7 @@
 #include "base/bits.h"
 #include "engine/internal.h"
 #include "io/memory_limit.h"
+#include "store/mapped.h"
 
 /*
  * What the process holds before the plan differs a little from one start to the next; the budget
@@ -205,6 +206,8 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
         if (o->n_slots || o->ram_bytes || o->preload)
             return err_set(err, SLUICE_E_ARGUMENT,
                            "mapped experts have no slots and no budget: the page cache decides");
+        if (o->mmap_advice == SLUICE_MMAP_RANDOM)
+            mapped_read_here_and_there(e->checkpoint.files, e->checkpoint.n_files);
         e->plan.overhead = resident_now();
         e->plan.scratch = cpu_scratch_bytes(e->backend);
         e->plan.session = session_bytes(e);

@@ -533,6 +533,25 @@ static void test_slots_against_budget(void)
     prompt_release(&p);
 }
 
+static void test_mapped_advice(void)
+{
+    struct prompt p = make_reference(SLUICE_FAST);
+    float *logits = must(calloc(p.n * p.vocab, sizeof *logits));
+    for (int advice = SLUICE_MMAP_RANDOM; advice <= SLUICE_MMAP_WILLNEED; advice++) {
+        struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+        o.io = SLUICE_IO_MMAP;
+        o.mmap_advice = (enum sluice_mmap_advice)advice;
+        sluice_engine *engine = run_engine(storyteller, &o);
+        sluice_session *session = run_session(engine);
+        run_from(&p, engine, session, 0, logits);
+        expect_same(&p, logits, advice == SLUICE_MMAP_RANDOM ? "random" : "willneed");
+        sluice_session_close(&session);
+        sluice_engine_close(&engine);
+    }
+    free(logits);
+    prompt_release(&p);
+}
+
 static void test_mixed_sizes(void)
 {
     static const char model[] = "tests/reference/mlx-mixed";
@@ -590,6 +609,11 @@ static void test_refused_options(void)
     o.prefetch = (enum sluice_prefetch)4;
     expect_refused(o, SLUICE_E_ARGUMENT, "prefetch 4 is unknown");
     o = run_options(SLUICE_FAST, 1);
+    o.mmap_advice = (enum sluice_mmap_advice)3;
+    expect_refused(o, SLUICE_E_ARGUMENT, "advice 3 is unknown");
+    o.mmap_advice = SLUICE_MMAP_RANDOM;
+    expect_refused(o, SLUICE_E_ARGUMENT, "experts are not mapped");
+    o = run_options(SLUICE_FAST, 1);
     o.ram_bytes = 1;
     expect_refused(o, SLUICE_E_BUDGET, "0.0 MiB of memory are too few");
 }
@@ -597,6 +621,7 @@ static void test_refused_options(void)
 #define CASES(C)                                                                                   \
     C(same_bits_fast)                                                                              \
     C(same_bits_exact)                                                                             \
+    C(mapped_advice)                                                                               \
     C(cut_and_restored)                                                                            \
     C(cut_within_a_call)                                                                           \
     C(overwritten_shard)                                                                           \

@@ -34,6 +34,7 @@ struct cpu_options {
     bool share_buffers; /* false: every buffer has storage of its own */
     struct cpu_routing routing;
     struct expert_store *store; /* NULL: experts are where banks say they are mapped */
+    bool will_need;             /* the kernel is told which of these are computed next */
     enum prefetch_kind prefetch;
 };
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_internal.h"
+#include "store/mapped.h"
 
 /* The caller's choice instead of the router's, with equal weights. */
 static void route_by_hook(const struct task *t, uint32_t layer, uint32_t n, uint32_t k,
@@ -81,6 +82,8 @@ static void request_experts(struct cpu_backend *be, const struct node *node)
 {
     const struct expert_bank *bank = be->next_bank[node - be->graph->nodes.items];
     struct expert_store *store = be->options.store;
+    if (!store && bank && be->options.will_need)
+        mapped_will_need(bank, be->round.active, be->round.n_active);
     if (!store || !bank) return;
     be->status = store_begin(store, bank, be->round.active, be->round.n_active,
                              batch_is_prompt(be->batch) ? USE_PREFILL : USE_DECODE, &be->error);
