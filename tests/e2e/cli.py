@@ -54,6 +54,7 @@ USAGE_ERRORS = [
     # Options that other versions have are not silently taken.
     (("run", "--prompt", "x", "--warmth", "1"), "no option '--warmth'"),
     (("run", "--prompt", "x", "--prefetch", "all"), "off|last|router|auto"),
+    (("run", "--prompt", "x", "--mmap-advice", "dontneed"), "normal|random|willneed"),
     (("synth", "x", "--verify"), "option '--verify' does not apply to 'synth'"),
     (("run", "--prompt", "x", "--verify", "--no-verify"), "only one of '--verify' and '--no-verify'"),
 ]
@@ -427,6 +428,32 @@ def check_plan(tap, sluice):
                                           stdin=b"1 2 3 4"), 1, "4 ids", "3 tokens")
 
 
+def check_heat(tap, sluice):
+    with tap.case("--heat fills the slots of the next run") as complaints:
+        with harness.temporary_folder() as folder:
+            heat = folder / "heat"
+            args = ("run", MODEL, "--prompt", PROMPT, *GREEDY, "-n", 30, "--ignore-eos", "--json",
+                    "--slots", 96, "--heat", heat)
+            cold = sluice.good(*args).json
+            size = heat.stat().st_size
+            warm = sluice.good(*args).json
+            if warm["ids"] != cold["ids"] or heat.stat().st_size != size:
+                complaints.append(f"{warm['ids']} and {heat.stat().st_size} bytes, not "
+                                  f"{cold['ids']} and {size}")
+            misses = [run["stats"]["engine"]["expert_misses"] for run in (cold, warm)]
+            if misses[1] > misses[0] - 48:
+                complaints.append(f"misses without a profile and with one: {misses}")
+            expect(complaints, sluice.run(*args, "--io", "mmap"), 1, "mapped experts")
+            heat.write_bytes(heat.read_bytes()[:-1])
+            expect(complaints, sluice.run(*args), 1, "heat profile", f"not {size}")
+            heat.write_bytes(b"no profile")
+            expect(complaints, sluice.run(*args), 1, "no heat profile")
+            if heat.read_bytes() != b"no profile":
+                complaints.append("a run that failed wrote a profile")
+            expect(complaints, sluice.run(*args[:-1], folder / "none" / "heat"), 1, "none/heat")
+            expect(complaints, sluice.run(*args, "-n", 1, "--heat", folder), 1, str(folder))
+
+
 def check_log(tap, sluice):
     with tap.case("SLUICE_LOG chooses what is said") as complaints:
         args = ("run", MODEL, "--prompt", "x", "-n", 1)
@@ -443,7 +470,7 @@ def tests(tap, sluice):
     for check in (check_usage, check_help, check_manual, check_run, check_defaults, check_stop,
                   check_context, check_round_trip, check_inspect, check_failures,
                   check_no_tokenizer, check_places, check_perplexity, check_plan,
-                  check_log):
+                  check_heat, check_log):
         check(tap, sluice)
 
 
