@@ -27,6 +27,14 @@ struct attention {
     bool sinks;      /* a score for each head that no position has */
 };
 
+/*
+ * The fields of heads and rotation, of which partial says how much of a head turns by default, and
+ * the sizes of f. What else there is to *a is zero.
+ */
+enum sluice_status attention_read(struct attention *a, const struct json_node *node,
+                                  const struct config_frame *f, double partial,
+                                  struct sluice_error *err);
+
 /* o_proj(attention(rope(norm(q)), rope(norm(k)), v)), gated if a says so. */
 buf_attn_proj push_attention_block(struct graph *g, const struct attention *a, buf_attn_input x,
                                    buf_rope_table table);
@@ -53,6 +61,10 @@ struct mlp {
     float eps;
 };
 
+/* The sizes of f and, if any layer is dense, intermediate_size. */
+enum sluice_status mlp_read(struct mlp *m, const struct json_node *node,
+                            const struct config_frame *f, bool any, struct sluice_error *err);
+
 /* x + down(silu(gate) * up), all of norm(x) */
 buf_hidden push_mlp_block(struct graph *g, const struct mlp *m, buf_residual x);
 
@@ -75,6 +87,20 @@ struct moe {
 };
 
 /*
+ * The number of experts, which the field count has (NULL: num_experts or num_local_experts), how
+ * many a token uses, their width, which the field width has, and the sizes of f. What else there is
+ * to *m is zero, but guess.
+ */
+enum sluice_status moe_read(struct moe *m, const struct json_node *node,
+                            const struct config_frame *f, const char *count, const char *width,
+                            const struct model_options *options, struct sluice_error *err);
+/* A gated shared expert of shared_expert_intermediate_size. */
+enum sluice_status moe_read_gated(struct moe *m, const struct json_node *node,
+                                  struct sluice_error *err);
+/* n_shared_experts of the routed ones' width, without a gate. */
+enum sluice_status moe_read_shared(struct moe *m, const struct json_node *node, uint32_t fallback,
+                                   struct sluice_error *err);
+/*
  * The sigmoid router's fields: n_group, topk_group, norm_topk_prob and routed_scaling_factor. Of
  * scoring_func and topk_method only the values that mean it. m->experts and m->picks are known.
  */
@@ -94,5 +120,12 @@ struct routing {
 struct routing push_routing(struct graph *g, const struct moe *m, buf_stream x);
 /* x + sum of chosen experts + shared expert, all of norm(x) */
 buf_hidden push_moe_block(struct graph *g, const struct moe *m, struct routing w, buf_residual x);
+
+/* r = x + attention(norm(x)), then r + moe(norm(r)) */
+buf_hidden push_moe_layer(struct graph *g, const struct attention *a, const struct moe *m,
+                          buf_stream x, buf_rope_table table);
+/* r = x + attention(norm(x)), then r + mlp(norm(r)) */
+buf_hidden push_mlp_layer(struct graph *g, const struct attention *a, const struct mlp *m,
+                          buf_stream x, buf_rope_table table);
 
 #endif

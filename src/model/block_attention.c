@@ -2,6 +2,15 @@
 
 #include "model/block.h"
 
+enum sluice_status attention_read(struct attention *a, const struct json_node *node,
+                                  const struct config_frame *f, double partial,
+                                  struct sluice_error *err)
+{
+    *a = (struct attention){.hidden = f->hidden, .eps = f->eps};
+    TRY(config_read_heads(node, f->hidden, &a->heads, err));
+    return rope_read(node, a->heads.head_dim, partial, &a->rope, err);
+}
+
 static uint32_t q_width(const struct attention *a)
 {
     return a->heads.heads * a->heads.head_dim;

@@ -1,5 +1,13 @@
 #include "model/block.h"
 
+enum sluice_status mlp_read(struct mlp *m, const struct json_node *node,
+                            const struct config_frame *f, bool any, struct sluice_error *err)
+{
+    *m = (struct mlp){.hidden = f->hidden, .eps = f->eps};
+    if (!any) return SLUICE_OK;
+    return json_get_u32(node, "intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err);
+}
+
 buf_hidden push_mlp_block(struct graph *g, const struct mlp *m, buf_residual x)
 {
     buf_mlp_input in = push_mlp_norm(g, x, WEIGHT(g, mlp_norm, 1, m->hidden), m->eps);
@@ -8,6 +16,36 @@ buf_hidden push_mlp_block(struct graph *g, const struct mlp *m, buf_residual x)
     buf_mlp_out out = push_mlp_down_proj(g, push_mlp_swiglu(g, gate, up),
                                          WEIGHT(g, mlp_down_proj, m->hidden, m->inter));
     return PUSH(g, layer_add, .residual = x, .delta = as_layer_delta(out));
+}
+
+enum sluice_status moe_read(struct moe *m, const struct json_node *node,
+                            const struct config_frame *f, const char *count, const char *width,
+                            const struct model_options *options, struct sluice_error *err)
+{
+    *m = (struct moe){.hidden = f->hidden, .eps = f->eps, .guess = options->guess};
+    TRY(count ? json_get_u32(node, count, 1, CONFIG_MAX_EXPERTS, &m->experts, err)
+              : config_read_experts(node, &m->experts, err));
+    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
+    return json_get_u32(node, width, 1, CONFIG_MAX_DIM, &m->inter, err);
+}
+
+enum sluice_status moe_read_gated(struct moe *m, const struct json_node *node,
+                                  struct sluice_error *err)
+{
+    m->shared = SHARED_GATED;
+    return json_get_u32(node, "shared_expert_intermediate_size", 1, CONFIG_MAX_DIM,
+                        &m->shared_inter, err);
+}
+
+enum sluice_status moe_read_shared(struct moe *m, const struct json_node *node, uint32_t fallback,
+                                   struct sluice_error *err)
+{
+    uint32_t n;
+    TRY(json_get_u32_or(node, "n_shared_experts", 0, CONFIG_MAX_EXPERTS, fallback, &n, err));
+    TRY(config_check_width(node, "shared experts", n, m->inter, err));
+    m->shared = n ? SHARED_PLAIN : SHARED_NONE;
+    m->shared_inter = n * m->inter;
+    return SLUICE_OK;
 }
 
 enum sluice_status moe_read_sigmoid(struct moe *m, const struct json_node *node,
@@ -108,4 +146,24 @@ buf_hidden push_moe_block(struct graph *g, const struct moe *m, struct routing w
     if (m->shared == SHARED_PLAIN)
         return PUSH(g, combine_ungated, .residual = x, .moe = sum, .shared = shared);
     return PUSH(g, combine, .residual = x, .moe = sum, .shared = shared, .gate = gate);
+}
+
+static buf_residual attend(struct graph *g, const struct attention *a, buf_stream x,
+                           buf_rope_table table)
+{
+    buf_attn_input in = push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, a->hidden), a->eps);
+    return PUSH(g, residual_add, .stream = x, .delta = push_attention_block(g, a, in, table));
+}
+
+buf_hidden push_moe_layer(struct graph *g, const struct attention *a, const struct moe *m,
+                          buf_stream x, buf_rope_table table)
+{
+    struct routing routing = push_routing(g, m, x);
+    return push_moe_block(g, m, routing, attend(g, a, x, table));
+}
+
+buf_hidden push_mlp_layer(struct graph *g, const struct attention *a, const struct mlp *m,
+                          buf_stream x, buf_rope_table table)
+{
+    return push_mlp_block(g, m, attend(g, a, x, table));
 }

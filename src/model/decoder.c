@@ -18,12 +18,12 @@ enum sluice_status decoder_build(struct model *m, const struct decoder *d, const
                                  const struct model_options *options, struct sluice_error *err)
 {
     struct graph *g = &m->graph;
-    const struct config_frame *f = &d->frame;
+    const struct config_frame *f = d->frame;
     m->vocab_size = f->vocab;
     m->hidden_size = f->hidden;
     m->n_layers = f->layers;
-    m->n_experts = d->experts;
-    m->n_picks = d->picks;
+    m->n_experts = d->moe->experts;
+    m->n_picks = d->moe->picks;
     m->hidden = arena_alloc(&m->arena, f->layers, sizeof *m->hidden);
     if (!m->hidden) return err_nomem(err, "layer list", f->layers);
 

@@ -2,16 +2,17 @@
 #ifndef SLUICE_MODEL_DECODER_H
 #define SLUICE_MODEL_DECODER_H
 
-#include "model/config.h"
-#include "model/rope.h"
+#include "model/block.h"
+
+/* Pushes layer l of the family's config, from residual stream to residual stream. */
+typedef buf_hidden decoder_layer(struct graph *g, const void *config, uint32_t l, buf_stream x,
+                                 buf_rope_table table);
 
 struct decoder {
-    struct config_frame frame;
-    uint32_t experts, picks;
+    const struct config_frame *frame;
+    const struct moe *moe;
     const struct rope *rope; /* NULL when no layer rotates */
-    /* Pushes layer l of the family's config, from residual stream to residual stream. */
-    buf_hidden (*layer)(struct graph *g, const void *config, uint32_t l, buf_stream x,
-                        buf_rope_table table);
+    decoder_layer *layer;
 };
 
 /* Fills the shape fields of m and pushes its whole graph. */

@@ -51,20 +51,15 @@ static enum sluice_status read_mla(struct mla *a, const struct json_node *node,
                    a->rope.rotary_dim, a->rotated);
 }
 
-static enum sluice_status read_moe(struct moe *m, const struct json_node *node,
+static enum sluice_status read_moe(struct config *c, const struct json_node *node,
                                    const struct model_options *options, struct sluice_error *err)
 {
-    uint32_t n_shared, every;
-    TRY(json_get_u32(node, "n_routed_experts", 1, CONFIG_MAX_EXPERTS, &m->experts, err));
-    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
-    TRY(json_get_u32(node, "moe_intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err));
-    TRY(json_get_u32_or(node, "n_shared_experts", 0, CONFIG_MAX_EXPERTS, 0, &n_shared, err));
-    TRY(config_check_width(node, "shared experts", n_shared, m->inter, err));
+    struct moe *m = &c->moe;
+    uint32_t every;
+    TRY(moe_read(m, node, &c->frame, "n_routed_experts", "moe_intermediate_size", options, err));
+    TRY(moe_read_shared(m, node, 0, err));
     TRY(json_get_u32_or(node, "moe_layer_freq", 1, CONFIG_MAX_LAYERS, 1, &every, err));
     if (every != 1) return config_unsupported(node, "moe_layer_freq", "more than 1", err);
-    m->shared = n_shared ? SHARED_PLAIN : SHARED_NONE;
-    m->shared_inter = n_shared * m->inter;
-    m->guess = options->guess;
     return moe_read_sigmoid(m, node, err);
 }
 
@@ -76,11 +71,8 @@ static enum sluice_status read_config(struct config *c, const struct json_node *
     TRY(config_expect_string(node, "hidden_act", "silu", err));
     TRY(config_read_first_dense(node, f->layers, 3, &c->n_dense, err));
     TRY(read_mla(&c->mla, node, err));
-    c->mlp = (struct mlp){.hidden = f->hidden, .eps = f->eps};
-    if (c->n_dense)
-        TRY(json_get_u32(node, "intermediate_size", 1, CONFIG_MAX_DIM, &c->mlp.inter, err));
-    c->moe = (struct moe){.hidden = f->hidden, .eps = f->eps};
-    return read_moe(&c->moe, node, options, err);
+    TRY(mlp_read(&c->mlp, node, f, c->n_dense > 0, err));
+    return read_moe(c, node, options, err);
 }
 
 /* q = q_b(norm(q_a(x))) or q_proj(x) */
@@ -142,11 +134,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, options, err));
-    struct decoder d = {.frame = c.frame,
-                        .experts = c.moe.experts,
-                        .picks = c.moe.picks,
-                        .rope = &c.mla.rope,
-                        .layer = layer};
+    struct decoder d = {&c.frame, &c.moe, &c.mla.rope, layer};
     return decoder_build(m, &d, &c, options, err);
 }
 

@@ -47,15 +47,10 @@ static enum sluice_status read_attention(struct config *c, const struct json_nod
                                          struct sluice_error *err)
 {
     struct attention *a = &c->attention;
-    *a = (struct attention){.hidden = c->frame.hidden,
-                            .eps = c->frame.eps,
-                            .bias = true,
-                            .out_bias = true,
-                            .sinks = true};
-    TRY(config_read_heads(node, c->frame.hidden, &a->heads, err));
+    TRY(attention_read(a, node, &c->frame, 1, err));
+    a->bias = a->out_bias = a->sinks = true;
     TRY(config_expect_bool(node, "attention_bias", true, err));
-    TRY(json_get_u32(node, "sliding_window", 1, UINT32_MAX, &c->window, err));
-    return rope_read(node, a->heads.head_dim, 1, &a->rope, err);
+    return json_get_u32(node, "sliding_window", 1, UINT32_MAX, &c->window, err);
 }
 
 static enum sluice_status read_moe(struct config *c, const struct json_node *node,
@@ -63,13 +58,11 @@ static enum sluice_status read_moe(struct config *c, const struct json_node *nod
 {
     struct moe *m = &c->moe;
     double limit;
-    *m = (struct moe){
-        .hidden = c->frame.hidden, .eps = c->frame.eps, .normalize = true, .biased = true};
-    TRY(json_get_u32(node, "num_local_experts", 1, CONFIG_MAX_EXPERTS, &m->experts, err));
-    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
-    TRY(json_get_u32(node, "intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err));
+    TRY(moe_read(m, node, &c->frame, "num_local_experts", "intermediate_size", options, err));
     TRY(json_get_f64_or(node, "swiglu_limit", 1e-3, 1e6, 7, &limit, err));
     m->limit = (float)limit;
+    m->normalize = m->biased = true;
+    m->guess = false; /* guesses know no bias */
     return SLUICE_OK;
 }
 
@@ -91,12 +84,7 @@ static buf_hidden layer(struct graph *g, const void *config, uint32_t l, buf_str
     const struct config *c = config;
     struct attention attention = c->attention;
     attention.window = c->windowed[l] ? c->window : 0;
-    struct routing routing = push_routing(g, &c->moe, x);
-    buf_attn_input in =
-        push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, c->frame.hidden), c->frame.eps);
-    buf_residual r =
-        PUSH(g, residual_add, .stream = x, .delta = push_attention_block(g, &attention, in, table));
-    return push_moe_block(g, &c->moe, routing, r);
+    return push_moe_layer(g, &attention, &c->moe, x, table);
 }
 
 static enum sluice_status build(struct model *m, const struct json_node *node,
@@ -104,11 +92,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, &m->arena, options, err));
-    struct decoder d = {.frame = c.frame,
-                        .experts = c.moe.experts,
-                        .picks = c.moe.picks,
-                        .rope = &c.attention.rope,
-                        .layer = layer};
+    struct decoder d = {&c.frame, &c.moe, &c.attention.rope, layer};
     return decoder_build(m, &d, &c, options, err);
 }
 

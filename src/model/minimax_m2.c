@@ -42,35 +42,28 @@ static enum sluice_status check_types(const struct json_node *node, struct sluic
 static enum sluice_status read_attention(struct config *c, const struct json_node *node,
                                          struct sluice_error *err)
 {
-    struct attention *a = &c->attention;
+    struct config_heads heads;
     double part;
-    *a = (struct attention){.hidden = c->frame.hidden, .eps = c->frame.eps, .norm = QK_NORM_WHOLE};
-    TRY(config_read_heads(node, c->frame.hidden, &a->heads, err));
+    TRY(config_read_heads(node, c->frame.hidden, &heads, err));
+    TRY(read_rotary(node, heads.head_dim, &part, err));
+    TRY(attention_read(&c->attention, node, &c->frame, part, err));
+    c->attention.norm = QK_NORM_WHOLE;
     TRY(config_expect_bool(node, "use_qk_norm", true, err));
     TRY(config_expect_string(node, "qk_norm_type", "per_layer", err));
-    TRY(check_types(node, err));
-    TRY(read_rotary(node, a->heads.head_dim, &part, err));
-    return rope_read(node, a->heads.head_dim, part, &a->rope, err);
+    return check_types(node, err);
 }
 
 static enum sluice_status read_moe(struct config *c, const struct json_node *node,
                                    const struct model_options *options, struct sluice_error *err)
 {
     struct moe *m = &c->moe;
-    *m = (struct moe){.hidden = c->frame.hidden,
-                      .eps = c->frame.eps,
-                      .sigmoid = true,
-                      .n_groups = 1,
-                      .top_groups = 1,
-                      .normalize = true,
-                      .scale = 1,
-                      .guess = options->guess};
+    TRY(moe_read(m, node, &c->frame, NULL, "intermediate_size", options, err));
+    m->sigmoid = m->normalize = true;
+    m->n_groups = m->top_groups = 1;
+    m->scale = 1;
     TRY(config_expect_string(node, "scoring_func", "sigmoid", err));
     TRY(config_expect_bool(node, "use_routing_bias", true, err));
-    TRY(config_expect_zero(node, "shared_intermediate_size", err));
-    TRY(config_read_experts(node, &m->experts, err));
-    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
-    return json_get_u32(node, "intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err);
+    return config_expect_zero(node, "shared_intermediate_size", err);
 }
 
 static enum sluice_status read_config(struct config *c, const struct json_node *node,
@@ -88,12 +81,7 @@ static buf_hidden layer(struct graph *g, const void *config, uint32_t l, buf_str
 {
     const struct config *c = config;
     (void)l;
-    struct routing routing = push_routing(g, &c->moe, x);
-    buf_attn_input in =
-        push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, c->frame.hidden), c->frame.eps);
-    buf_residual r = PUSH(g, residual_add, .stream = x,
-                          .delta = push_attention_block(g, &c->attention, in, table));
-    return push_moe_block(g, &c->moe, routing, r);
+    return push_moe_layer(g, &c->attention, &c->moe, x, table);
 }
 
 static enum sluice_status build(struct model *m, const struct json_node *node,
@@ -101,11 +89,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, options, err));
-    struct decoder d = {.frame = c.frame,
-                        .experts = c.moe.experts,
-                        .picks = c.moe.picks,
-                        .rope = &c.attention.rope,
-                        .layer = layer};
+    struct decoder d = {&c.frame, &c.moe, &c.attention.rope, layer};
     return decoder_build(m, &d, &c, options, err);
 }
 

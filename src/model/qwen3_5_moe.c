@@ -18,29 +18,20 @@ struct config {
 static enum sluice_status read_attention(struct config *c, const struct json_node *node,
                                          struct sluice_error *err)
 {
-    struct attention *a = &c->attention;
-    *a = (struct attention){
-        .hidden = c->frame.hidden, .eps = c->frame.eps, .norm = QK_NORM_HEADS, .gated = true};
-    TRY(config_read_heads(node, c->frame.hidden, &a->heads, err));
+    TRY(attention_read(&c->attention, node, &c->frame, 0.25, err));
+    c->attention.norm = QK_NORM_HEADS;
+    c->attention.gated = true;
     TRY(config_expect_bool(node, "attention_bias", false, err));
-    TRY(config_expect_bool(node, "attn_output_gate", true, err));
-    return rope_read(node, a->heads.head_dim, 0.25, &a->rope, err);
+    return config_expect_bool(node, "attn_output_gate", true, err);
 }
 
 static enum sluice_status read_moe(struct config *c, const struct json_node *node,
                                    const struct model_options *options, struct sluice_error *err)
 {
     struct moe *m = &c->moe;
-    *m = (struct moe){.hidden = c->frame.hidden,
-                      .eps = c->frame.eps,
-                      .shared = SHARED_GATED,
-                      .normalize = true,
-                      .guess = options->guess};
-    TRY(config_read_experts(node, &m->experts, err));
-    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
-    TRY(json_get_u32(node, "moe_intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err));
-    return json_get_u32(node, "shared_expert_intermediate_size", 1, CONFIG_MAX_DIM,
-                        &m->shared_inter, err);
+    TRY(moe_read(m, node, &c->frame, NULL, "moe_intermediate_size", options, err));
+    m->normalize = true;
+    return moe_read_gated(m, node, err);
 }
 
 static enum sluice_status read_config(struct config *c, const struct json_node *node,
@@ -79,11 +70,8 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
     TRY(read_config(&c, node, &m->arena, options, err));
     c.delta.tiled = m->layout.tiled_v_heads;
     struct decoder d = {
-        .frame = c.frame,
-        .experts = c.moe.experts,
-        .picks = c.moe.picks,
-        .rope = config_any_layer(c.linear, c.frame.layers, false) ? &c.attention.rope : NULL,
-        .layer = layer};
+        &c.frame, &c.moe,
+        config_any_layer(c.linear, c.frame.layers, false) ? &c.attention.rope : NULL, layer};
     return decoder_build(m, &d, &c, options, err);
 }
 

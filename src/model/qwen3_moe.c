@@ -18,23 +18,19 @@ static enum sluice_status read_attention(struct config *c, const struct json_nod
                                          struct sluice_error *err)
 {
     struct attention *a = &c->attention;
-    *a = (struct attention){.hidden = c->frame.hidden, .eps = c->frame.eps, .norm = QK_NORM_HEADS};
-    TRY(config_read_heads(node, c->frame.hidden, &a->heads, err));
+    TRY(attention_read(a, node, &c->frame, 1, err));
+    a->norm = QK_NORM_HEADS;
     TRY(json_get_bool_or(node, "attention_bias", false, &a->bias, err));
     a->out_bias = a->bias;
-    TRY(config_expect_bool(node, "use_sliding_window", false, err));
-    return rope_read(node, a->heads.head_dim, 1, &a->rope, err);
+    return config_expect_bool(node, "use_sliding_window", false, err);
 }
 
 static enum sluice_status read_moe(struct config *c, const struct json_node *node,
                                    const struct model_options *options, struct sluice_error *err)
 {
     struct moe *m = &c->moe;
-    *m = (struct moe){.hidden = c->frame.hidden, .eps = c->frame.eps, .guess = options->guess};
-    TRY(config_read_experts(node, &m->experts, err));
-    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
-    TRY(json_get_bool_or(node, "norm_topk_prob", false, &m->normalize, err));
-    return json_get_u32(node, "moe_intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err);
+    TRY(moe_read(m, node, &c->frame, NULL, "moe_intermediate_size", options, err));
+    return json_get_bool_or(node, "norm_topk_prob", false, &m->normalize, err);
 }
 
 static enum sluice_status read_config(struct config *c, const struct json_node *node,
@@ -46,9 +42,7 @@ static enum sluice_status read_config(struct config *c, const struct json_node *
     TRY(config_expect_string(node, "hidden_act", "silu", err));
     TRY(config_read_dense_layers(node, f->layers, arena, &c->dense, err));
     TRY(read_attention(c, node, err));
-    c->mlp = (struct mlp){.hidden = f->hidden, .eps = f->eps};
-    if (config_any_layer(c->dense, f->layers, true))
-        TRY(json_get_u32(node, "intermediate_size", 1, CONFIG_MAX_DIM, &c->mlp.inter, err));
+    TRY(mlp_read(&c->mlp, node, f, config_any_layer(c->dense, f->layers, true), err));
     return read_moe(c, node, options, err);
 }
 
@@ -57,13 +51,8 @@ static buf_hidden layer(struct graph *g, const void *config, uint32_t l, buf_str
                         buf_rope_table table)
 {
     const struct config *c = config;
-    struct routing routing = {0};
-    if (!c->dense[l]) routing = push_routing(g, &c->moe, x);
-    buf_attn_input in =
-        push_attn_norm(g, x, WEIGHT(g, attn_norm, 1, c->frame.hidden), c->frame.eps);
-    buf_residual r = PUSH(g, residual_add, .stream = x,
-                          .delta = push_attention_block(g, &c->attention, in, table));
-    return c->dense[l] ? push_mlp_block(g, &c->mlp, r) : push_moe_block(g, &c->moe, routing, r);
+    return c->dense[l] ? push_mlp_layer(g, &c->attention, &c->mlp, x, table)
+                       : push_moe_layer(g, &c->attention, &c->moe, x, table);
 }
 
 static enum sluice_status build(struct model *m, const struct json_node *node,
@@ -71,11 +60,7 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
 {
     struct config c = {0};
     TRY(read_config(&c, node, &m->arena, options, err));
-    struct decoder d = {.frame = c.frame,
-                        .experts = c.moe.experts,
-                        .picks = c.moe.picks,
-                        .rope = &c.attention.rope,
-                        .layer = layer};
+    struct decoder d = {&c.frame, &c.moe, &c.attention.rope, layer};
     return decoder_build(m, &d, &c, options, err);
 }
 

@@ -23,28 +23,21 @@ static enum sluice_status read_attention(struct config *c, const struct json_nod
                                          struct sluice_error *err)
 {
     struct attention *a = &c->attention;
-    *a = (struct attention){
-        .hidden = c->frame.hidden, .eps = c->frame.eps, .norm = QK_NORM_HEADS, .gated = true};
-    TRY(config_read_heads(node, c->frame.hidden, &a->heads, err));
+    TRY(attention_read(a, node, &c->frame, 0.25, err));
+    a->norm = QK_NORM_HEADS;
+    a->gated = true;
     TRY(json_get_bool_or(node, "attention_bias", false, &a->bias, err));
     a->out_bias = a->bias;
-    return rope_read(node, a->heads.head_dim, 0.25, &a->rope, err);
+    return SLUICE_OK;
 }
 
 static enum sluice_status read_moe(struct config *c, const struct json_node *node,
                                    const struct model_options *options, struct sluice_error *err)
 {
     struct moe *m = &c->moe;
-    *m = (struct moe){.hidden = c->frame.hidden,
-                      .eps = c->frame.eps,
-                      .shared = SHARED_GATED,
-                      .guess = options->guess};
-    TRY(config_read_experts(node, &m->experts, err));
-    TRY(config_read_picks(node, m->experts, options, &m->picks, err));
-    TRY(json_get_bool_or(node, "norm_topk_prob", true, &m->normalize, err));
-    TRY(json_get_u32(node, "moe_intermediate_size", 1, CONFIG_MAX_DIM, &m->inter, err));
-    return json_get_u32(node, "shared_expert_intermediate_size", 1, CONFIG_MAX_DIM,
-                        &m->shared_inter, err);
+    TRY(moe_read(m, node, &c->frame, NULL, "moe_intermediate_size", options, err));
+    TRY(moe_read_gated(m, node, err));
+    return json_get_bool_or(node, "norm_topk_prob", true, &m->normalize, err);
 }
 
 static enum sluice_status read_config(struct config *c, const struct json_node *node,
@@ -60,9 +53,7 @@ static enum sluice_status read_config(struct config *c, const struct json_node *
     c->delta = (struct delta_net){
         .hidden = f->hidden, .eps = f->eps, .fused_qkvz = !c->layout.split_qkvz, .fused_ba = true};
     if (config_any_layer(c->linear, f->layers, true)) TRY(delta_net_read(&c->delta, node, err));
-    c->mlp = (struct mlp){.hidden = f->hidden, .eps = f->eps};
-    if (config_any_layer(c->dense, f->layers, true))
-        TRY(json_get_u32(node, "intermediate_size", 1, CONFIG_MAX_DIM, &c->mlp.inter, err));
+    TRY(mlp_read(&c->mlp, node, f, config_any_layer(c->dense, f->layers, true), err));
     return read_moe(c, node, options, err);
 }
 
@@ -87,11 +78,8 @@ static enum sluice_status build(struct model *m, const struct json_node *node,
     struct config c = {.layout = m->layout};
     TRY(read_config(&c, node, &m->arena, options, err));
     struct decoder d = {
-        .frame = c.frame,
-        .experts = c.moe.experts,
-        .picks = c.moe.picks,
-        .rope = config_any_layer(c.linear, c.frame.layers, false) ? &c.attention.rope : NULL,
-        .layer = layer};
+        &c.frame, &c.moe,
+        config_any_layer(c.linear, c.frame.layers, false) ? &c.attention.rope : NULL, layer};
     return decoder_build(m, &d, &c, options, err);
 }
 
