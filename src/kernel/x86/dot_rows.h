@@ -38,6 +38,13 @@ INLINE __m128i load_8(const uint8_t *p)
     return _mm_loadl_epi64((const void *)p);
 }
 
+INLINE __m128i load_4(const uint8_t *p)
+{
+    int32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return _mm_cvtsi32_si128(bits);
+}
+
 /* The lanes of a and of b folded once: a's sums in the even lanes, b's in the odd ones. */
 #define FOLD_32(add, a, b) add(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b))
 #define FOLD_64(add, a, b) add(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b))
@@ -259,7 +266,7 @@ INLINE void turn_bf16_few(const uint8_t *p, size_t stride, uint32_t count, float
     UNROLL
     for (uint32_t r = 0; r < ROWS; r++) {
         const uint8_t *at = row_of(p, stride, r);
-        row[r] = count == 4 ? load_8(at) : _mm_loadu_si32(at);
+        row[r] = count == 4 ? load_8(at) : load_4(at);
     }
     __m128i low = _mm_unpacklo_epi16(row[0], row[1]), high = _mm_unpacklo_epi16(row[2], row[3]);
     __m128i low2 = _mm_unpacklo_epi16(row[4], row[5]), high2 = _mm_unpacklo_epi16(row[6], row[7]);
