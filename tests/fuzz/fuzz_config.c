@@ -1,8 +1,13 @@
-/* config.json: parsing, and every getter on every key of the file, two objects deep. */
+/*
+ * config.json: parsing, every getter on every key of the file, two objects deep, and the graph that
+ * each family makes of it.
+ */
 #include <math.h>
 
 #include "format/json.h"
 #include "fuzz.h"
+#include "model/arch.h"
+#include "model/quant.h"
 
 /* A failure has a code and a sentence. */
 static void promise_error(enum sluice_status status, const struct sluice_error *err)
@@ -58,6 +63,50 @@ static void visit(const struct json_node *node, int levels)
     }
 }
 
+/* A large graph says no more than a small one, and takes long. */
+static bool is_large(const struct json_node *node)
+{
+    uint32_t layers;
+    struct sluice_error err = {0};
+    enum sluice_status status =
+        json_get_u32_or(node, "num_hidden_layers", 0, UINT32_MAX, 0, &layers, &err);
+    return status == SLUICE_OK && layers > 24;
+}
+
+/* A config that a family accepts makes a graph that is complete. */
+static void build(const struct arch *arch, const struct json_node *node, bool guess)
+{
+    struct model m = {0};
+    struct sluice_error err = {0};
+    struct model_options options = {.keep_hidden = guess, .guess = guess};
+    graph_init(&m.graph, 1);
+    enum sluice_status status = arch->build(&m, node, &options, &err);
+    promise_error(status, &err);
+    if (status == SLUICE_OK) {
+        FUZZ_CHECK(m.vocab_size && m.hidden_size && m.n_layers && m.tail_node);
+        FUZZ_CHECK(m.n_picks && m.n_picks <= m.n_experts);
+    }
+    model_release(&m);
+}
+
+static void build_all(const struct json_node *top)
+{
+    static const struct arch *const arches[] = {
+#define A(name, type) &arch_##name,
+#include "model/arch.def"
+#undef A
+    };
+    struct json_node node = {0};
+    struct sluice_error err = {0};
+    struct quant quant;
+    promise_error(quant_read(&quant, top, &err), &err);
+    enum sluice_status status = json_get_object_or(top, "text_config", &node, &err);
+    if (status != SLUICE_OK || !node.object) node = *top;
+    if (is_large(&node)) return;
+    for (size_t i = 0; i < sizeof arches / sizeof arches[0]; i++)
+        for (int guess = 0; guess < 2; guess++) build(arches[i], &node, guess);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     json_t *root;
@@ -66,8 +115,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     promise_error(status, &err);
     FUZZ_CHECK((root != NULL) == (status == SLUICE_OK));
     promise_error(json_expect_object(root, "config.json", "", &err), &err);
-    if (json_is_object(root))
-        visit(&(struct json_node){.object = root, .file = "config.json", .path = ""}, 2);
+    if (json_is_object(root)) {
+        struct json_node top = {.object = root, .file = "config.json", .path = ""};
+        visit(&top, 2);
+        build_all(&top);
+    }
     json_decref(root);
     return 0;
 }
