@@ -57,7 +57,8 @@ static enum sluice_status check_fp8(const struct json_node *node, struct sluice_
         const json_t *n = json_array_get(tile, i);
         tiles = json_is_integer(n) && json_integer_value(n) == WTILE;
     }
-    if (tiles && strcmp(format, "e4m3") == 0) return SLUICE_OK;
+    bool known = strcmp(format, "e4m3") == 0 || strcmp(format, "float8_e4m3fn") == 0;
+    if (tiles && known) return SLUICE_OK;
     return err_set(err, SLUICE_E_UNSUPPORTED,
                    "%s: FP8 weights of this kind are not supported; e4m3 with a "
                    "'weight_block_size' of [128, 128] is",

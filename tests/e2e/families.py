@@ -106,4 +106,5 @@ def tests(tap, sluice):
                     check_routing(tap, sluice, model, name, banks)
 
 
-harness.main(tests)
+if __name__ == "__main__":
+    harness.main(tests)

@@ -2,37 +2,17 @@
 
 A reference checkpoint is rewritten, and its logits must not change in a bit.
 """
-import json
 import re
 import struct
 
 import harness
+from checkpoints import WEIGHTS, read, write
 
-WEIGHTS = "model.safetensors"
 CASES = ["glm4_moe-groups", "minimax_m2", "mixtral-window", "olmoe", "qwen3_moe-dense-tied",
          "qwen3_next-dense", "qwen3_next-interval"]
 EXPERT = re.compile(r"(.*)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w3|w2)\.weight")
 ROLES = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 NORMS = re.compile(r"(.*layernorm|model\.norm|.*self_attn\.[qk]_norm)\.weight")
-
-
-def read(path):
-    """{name: (dtype, shape, bytes)}"""
-    data = path.read_bytes()
-    (n,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8:8 + n])
-    header.pop("__metadata__", None)
-    return {name: (e["dtype"], e["shape"], data[8 + n + e["data_offsets"][0]:8 + n + e["data_offsets"][1]])
-            for name, e in header.items()}
-
-
-def write(path, tensors, form):
-    header, data = {"__metadata__": {"format": form}}, b""
-    for name, (dtype, shape, values) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def stacks(tensors):

@@ -9,42 +9,15 @@ import struct
 
 import gguf_writer
 import harness
+from checkpoints import WEIGHTS, f32, read, write_model
 
-WEIGHTS = "model.safetensors"
 CLOSE = 1e-4  # of the standard deviation of the logits
-
-
-def read(path):
-    """{name: (dtype, shape, bytes)}"""
-    data = path.read_bytes()
-    (n,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8:8 + n])
-    header.pop("__metadata__", None)
-    return {name: (e["dtype"], e["shape"], data[8 + n + e["data_offsets"][0]:8 + n + e["data_offsets"][1]])
-            for name, e in header.items()}
-
-
-def write(model, source, tensors, form="pt", **config):
-    """A model folder like source with other tensors and some other fields."""
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(json.loads((source / "config.json").read_text()) | config))
-    header, data = {"__metadata__": {"format": form}}, bytearray()
-    for name, (dtype, shape, values) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(header).encode()
-    (model / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return model
 
 
 def floats(tensor):
     """The values of a BF16 tensor."""
     words = struct.unpack(f"<{len(tensor[2]) // 2}H", tensor[2])
     return [struct.unpack("<f", struct.pack("<I", w << 16))[0] for w in words]
-
-
-def f32(shape, values):
-    return ("F32", shape, struct.pack(f"<{len(values)}f", *values))
 
 
 def bf16(shape, values):
@@ -239,8 +212,8 @@ def check(tap, sluice, name, case, make):
     ids = list(reference["input_ids"].values)
     with harness.temporary_folder() as folder:
         (tensors, fields), plain = make(source, read(source / WEIGHTS))
-        model = write(folder / "model", source, tensors, **fields)
-        same = write(folder / "plain", source, plain) if plain else source
+        model = write_model(folder / "model", source, tensors, **fields)
+        same = write_model(folder / "plain", source, plain) if plain else source
         with tap.case(f"{case}, {name}: computes what the plain checkpoint does") as complaints:
             compare(sluice, ids, folder, model, same, complaints)
         with tap.case(f"{case}, {name}: chunks and streaming change no bit") as complaints:
@@ -265,7 +238,7 @@ def check_gguf(tap, sluice, case):
     source = harness.REFERENCES / case
     ids = list(harness.read_safetensors(source / "reference.safetensors")[1]["input_ids"].values)
     with harness.temporary_folder() as folder:
-        plain = write(folder / "plain", source, mxfp4(read(source / WEIGHTS))[1])
+        plain = write_model(folder / "plain", source, mxfp4(read(source / WEIGHTS))[1])
         keys, tensors = gguf_writer.gpt_oss(plain)
         for name, tensor in tensors.items():
             if name.endswith("_exps.weight"):
