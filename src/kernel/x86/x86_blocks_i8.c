@@ -24,7 +24,7 @@ struct work {
     int16_t offset;                       /* of unpacked bytes */
     struct token *tokens;                 /* few tokens: [n][supers + 1] */
     float *terms;                         /* few tokens: [n][LANES][(supers + 1) * 8] */
-    int16_t *halves;                      /* [n][(supers + 1) * 16] */
+    int32_t *sums;                        /* [n][(supers + 1) * 8]: sums_of_super */
     uint8_t *quads;                       /* [groups][GROUP_BYTES] */
     float *scales, *biases;               /* [supers + 1][8][LANES] */
     int32_t *subs, *mins;                 /* the same: two 16-bit integers */
@@ -45,8 +45,8 @@ INLINE struct work plan_work(const struct wmat *w, const struct act8 *x, void *s
     size_t lanes = (size_t)padded_groups(&k) * LANES;
     k.tokens = (struct token *)at;
     k.terms = (float *)(k.tokens + (size_t)n * (k.supers + 1));
-    k.halves = (int16_t *)at;
-    at += (size_t)n * padded_groups(&k) * 2 * sizeof *k.halves;
+    k.sums = (int32_t *)at;
+    at += (size_t)n * padded_groups(&k) * sizeof *k.sums;
     k.scales = (float *)at;
     k.biases = k.scales + lanes;
     k.subs = (int32_t *)(k.biases + lanes);
@@ -149,15 +149,37 @@ INLINE void few_tokens(enum wtype type, const struct work *k, uint32_t row0, uin
 
 /* Many tokens */
 
-/* The sums of sixteen of a token. */
-INLINE void sum_halves(const struct work *k, size_t token, int16_t *out)
+/*
+ * In tiles the integer scales and minima that a group has one of are in its float ones: products of
+ * three such numbers are rounded once in any order.
+ */
+INLINE bool tile_has_sub(enum wtype type)
+{
+    return block_has_sub(type) && !block_same_subs(type);
+}
+
+INLINE bool tile_has_min(enum wtype type)
+{
+    return block_has_min(type) && !block_same_subs(type);
+}
+
+/* The sums of sixteen, or those of a group as one float. */
+INLINE __m256i sums_of_super(enum wtype type, const int8_t *x)
+{
+    __m256i sums = half_sums(x);
+    if (!block_same_subs(type)) return sums;
+    sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    return _mm256_castps_si256(_mm256_cvtepi32_ps(sums));
+}
+
+INLINE void sum_token(enum wtype type, const struct work *k, size_t token, int32_t *out)
 {
     const int8_t *q = k->x->q + token * k->w->cols;
-    for (uint32_t s = 0; s < k->supers; s++)
-        _mm256_storeu_si256((void *)(out + (size_t)s * 16), half_sums(q + (size_t)s * SUPER));
+    for (uint32_t s = 0; s < k->supers; s++, out += SUPER_GROUPS)
+        _mm256_storeu_si256((void *)out, sums_of_super(type, q + (size_t)s * SUPER));
     if (k->tail_groups) {
         struct tail tail = make_tail(k, token);
-        _mm256_storeu_si256((void *)(out + (size_t)k->supers * 16), half_sums(tail.q));
+        _mm256_storeu_si256((void *)out, sums_of_super(type, tail.q));
     }
 }
 
@@ -184,6 +206,11 @@ struct panel {
     int16_t sub[LANES][2 * SUPER_GROUPS], min[LANES][2 * SUPER_GROUPS];
 };
 
+INLINE __m256 even_words(__m256i v)
+{
+    return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)));
+}
+
 INLINE void fill_panel(enum wtype type, const struct super *s, uint32_t lane, struct panel *panel)
 {
     for (uint32_t i = 0; i < SUPER_GROUPS; i++) {
@@ -194,10 +221,15 @@ INLINE void fill_panel(enum wtype type, const struct super *s, uint32_t lane, st
         _mm_storeu_si128((void *)half, _mm256_castsi256_si128(q));
         _mm_storeu_si128((void *)(half + SUPER / 2), _mm256_extracti128_si256(q, 1));
     }
-    _mm256_storeu_ps(panel->scale[lane], s->scale);
-    if (block_has_bias(type) || block_has_min(type)) _mm256_storeu_ps(panel->bias[lane], s->bias);
-    if (block_has_sub(type)) _mm256_storeu_si256((void *)panel->sub[lane], s->sub);
-    if (block_has_min(type)) _mm256_storeu_si256((void *)panel->min[lane], s->min);
+    __m256 scale = s->scale, bias = s->bias;
+    if (block_same_subs(type)) {
+        scale = _mm256_mul_ps(scale, even_words(s->sub));
+        bias = _mm256_mul_ps(bias, even_words(s->min));
+    }
+    _mm256_storeu_ps(panel->scale[lane], scale);
+    if (block_has_bias(type) || block_has_min(type)) _mm256_storeu_ps(panel->bias[lane], bias);
+    if (tile_has_sub(type)) _mm256_storeu_si256((void *)panel->sub[lane], s->sub);
+    if (tile_has_min(type)) _mm256_storeu_si256((void *)panel->min[lane], s->min);
 }
 
 /* [LANES][8] dwords to [8][LANES]. */
@@ -222,8 +254,8 @@ INLINE void turn_panel(enum wtype type, const struct work *k, const struct panel
     }
     turn_eight(panel->scale, k->scales + at);
     if (block_has_bias(type) || block_has_min(type)) turn_eight(panel->bias, k->biases + at);
-    if (block_has_sub(type)) turn_eight(panel->sub, k->subs + at);
-    if (block_has_min(type)) turn_eight(panel->min, k->mins + at);
+    if (tile_has_sub(type)) turn_eight(panel->sub, k->subs + at);
+    if (tile_has_min(type)) turn_eight(panel->min, k->mins + at);
 }
 
 /* rows <= LANES rows from `row` on; the lanes behind them repeat the last one. */
@@ -296,7 +328,7 @@ struct tile_dot {
 INLINE uint32_t quads_per_flush(enum wtype type)
 {
     if (tile_signed(type)) return 1;
-    if (block_has_sub(type) && !block_same_subs(type)) return block_most(type) > 31 ? 2 : 4;
+    if (tile_has_sub(type)) return block_most(type) > 31 ? 2 : 4;
     return block_most(type) > 15 ? 4 : 8;
 }
 
@@ -305,7 +337,7 @@ INLINE void tile_add(enum wtype type, struct tile_dot *d, vi w, vi magnitude, vi
                      vi by)
 {
 #if defined(DPBUSD)
-    if (!block_has_sub(type)) {
+    if (!tile_has_sub(type)) {
         d->sum = DPBUSD(d->sum, w, x);
         return;
     }
@@ -323,7 +355,7 @@ INLINE void tile_group(enum wtype type, const struct work *k, uint32_t a, const 
 {
     const uint8_t *quads = k->quads + (size_t)a * GROUP_BYTES;
     vi by[2] = {SET16(1), SET16(1)};
-    if (block_has_sub(type)) {
+    if (tile_has_sub(type)) {
         vi sub = vi_load(k->subs + (size_t)a * LANES);
         by[0] = repeat_half(sub, 0);
         by[1] = repeat_half(sub, 1);
@@ -339,20 +371,21 @@ INLINE void tile_group(enum wtype type, const struct work *k, uint32_t a, const 
 }
 
 /* One group's term of one token. */
-INLINE vf tile_term(enum wtype type, const struct work *k, uint32_t a, vi dot, vi halves,
+INLINE vf tile_term(enum wtype type, const struct work *k, uint32_t a, vi dot, vi sums,
                     float act_scale, float act_sum)
 {
     size_t at = (size_t)a * LANES;
     const int32_t offset = tile_offset(type);
-    if (offset && block_has_sub(type)) {
-        vi part = MADD(vi_load(k->subs + at), halves);
+    if (offset && tile_has_sub(type)) {
+        vi part = MADD(vi_load(k->subs + at), sums);
         dot = vi_sub(dot, vi_sll(part, (uint32_t)__builtin_ctz((uint32_t)offset)));
     } else if (offset) {
-        dot = vi_sub(dot, MADD(SET16(k->offset), halves));
+        dot = vi_sub(dot, MADD(SET16(k->offset), sums));
     }
     vf term = vf_from_int(dot);
     if (block_has_min(type)) {
-        vf minima = vf_from_int(MADD(vi_load(k->mins + at), halves));
+        vf minima =
+            tile_has_min(type) ? vf_from_int(MADD(vi_load(k->mins + at), sums)) : vf_bits(sums);
         term = vf_mul(term, vf_load(k->scales + at));
         term = vf_sub(term, vf_mul(minima, vf_load(k->biases + at)));
         return vf_mul(term, vf_set(act_scale));
@@ -366,8 +399,8 @@ INLINE vf tile_term(enum wtype type, const struct work *k, uint32_t a, vi dot, v
 INLINE void tile(enum wtype type, const struct work *k, uint32_t t0, uint32_t t, uint32_t tokens,
                  uint32_t row, uint32_t rows, float *y, size_t ldy)
 {
-    const size_t token = (size_t)t0 + t, half_stride = padded_groups(k) * 2ul;
-    const int16_t *halves = k->halves + t * half_stride;
+    const size_t token = (size_t)t0 + t, stride = padded_groups(k);
+    const int32_t *sums = k->sums + t * stride;
     const int8_t *x = k->x->q + token * k->w->cols;
     const float *scale = k->x->scale + token * k->groups, *sum = k->x->sum + token * k->groups;
     vf acc[TILE];
@@ -377,11 +410,9 @@ INLINE void tile(enum wtype type, const struct work *k, uint32_t t0, uint32_t t,
         for (uint32_t i = 0; i < tokens; i++) d[i] = (struct tile_dot){vi_set(0), vi_set(0)};
         tile_group(type, k, a, x + (size_t)a * ACT8_GROUP, tokens, d);
         for (uint32_t i = 0; i < tokens; i++) {
-            int32_t pair;
-            memcpy(&pair, halves + i * half_stride + a * 2ul, sizeof pair);
             size_t at = (size_t)i * k->groups + a;
-            acc[i] =
-                vf_add(acc[i], tile_term(type, k, a, d[i].sum, vi_set(pair), scale[at], sum[at]));
+            vi whole = vi_set(sums[i * stride + a]);
+            acc[i] = vf_add(acc[i], tile_term(type, k, a, d[i].sum, whole, scale[at], sum[at]));
         }
     }
     y += t * ldy + row;
@@ -432,7 +463,7 @@ INLINE void many_tokens(enum wtype type, struct work *k, uint32_t row0, uint32_t
 {
     k->offset = (int16_t)tile_offset(type);
     for (uint32_t t = 0; t < n; t++)
-        sum_halves(k, (size_t)t0 + t, k->halves + t * padded_groups(k) * 2ul);
+        sum_token(type, k, (size_t)t0 + t, k->sums + (size_t)t * padded_groups(k));
     for (uint32_t r = row0; r < row1; r += LANES) {
         uint32_t rows = min_u32(LANES, row1 - r);
         unpack_rows(type, k, r, rows);
