@@ -101,7 +101,6 @@ enum sluice_status drive_open(struct drive_probe *probe, const sluice_engine *en
     }
     if (status == SLUICE_OK) {
         (void)madvise(probe->memory, probe->memory_bytes, MADV_HUGEPAGE);
-        memset(probe->memory, 0, probe->memory_bytes);
     } else {
         drive_close(probe);
     }
@@ -278,9 +277,13 @@ enum sluice_status drive_measure(struct drive_probe *probe, uint32_t depth, doub
     /* Pages that someone cached would be no reads. */
     for (size_t i = 0; i < probe->n_files && !probe->direct; i++)
         (void)posix_fadvise(probe->files[i].fd, 0, 0, POSIX_FADV_DONTNEED);
+    memset(probe->memory, 0, probe->memory_bytes);
     struct reading r = {.probe = probe, .depth = depth, .began_at = clock_ns()};
     r.ends_at = r.began_at + (uint64_t)(seconds * 1e9);
-    TRY(probe->uring ? read_by_ring(&r, err) : read_by_threads(&r, err));
+    enum sluice_status status = probe->uring ? read_by_ring(&r, err) : read_by_threads(&r, err);
+    /* An engine that opens next counts what the program holds as used. */
+    (void)madvise(probe->memory, probe->memory_bytes, MADV_DONTNEED);
+    if (status != SLUICE_OK) return status;
     if (r.last_at > r.began_at) *rate = (double)r.bytes * 1e9 / (double)(r.last_at - r.began_at);
     return SLUICE_OK;
 }
