@@ -132,7 +132,10 @@ static void test_batches_allocate_nothing(void)
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 1),                                         \
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 
-/* From here on, in all threads: futex; the clock where it is no plain function; the way out. */
+/*
+ * From here on, in all threads: what a thread that waits does (futex, and it offers its core); the
+ * clock where it is no plain function; the way out.
+ */
 static bool forbid_system_calls(void)
 {
     struct sock_filter filter[] = {
@@ -141,6 +144,7 @@ static bool forbid_system_calls(void)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         ALLOW(futex),
+        ALLOW(sched_yield),
         ALLOW(clock_gettime),
         ALLOW(exit_group),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
