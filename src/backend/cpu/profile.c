@@ -102,22 +102,25 @@ static uint64_t weight_bytes(const struct cpu_backend *be, const struct node *no
 /* Of weights with activations. */
 static uint64_t products(const struct cpu_backend *be, const struct node *node)
 {
+    const struct {
+        const struct cpu_backend *be;
+    } t = {be}; /* what the macros want of a task */
     switch ((int)node->op) {
     case OP_KIND_matmul:
-        return (uint64_t)cpu_width(be, node->u.matmul.x.id) * cpu_width(be, node->u.matmul.y.id) *
-               cpu_rows(be, node->u.matmul.x.id);
+        return (uint64_t)WIDTH(&t, node->u.matmul.x) * WIDTH(&t, node->u.matmul.y) *
+               N_ROWS(&t, node->u.matmul.x);
     case OP_KIND_affine:
-        return (uint64_t)cpu_width(be, node->u.affine.x.id) * cpu_width(be, node->u.affine.y.id) *
-               cpu_rows(be, node->u.affine.x.id);
+        return (uint64_t)WIDTH(&t, node->u.affine.x) * WIDTH(&t, node->u.affine.y) *
+               N_ROWS(&t, node->u.affine.x);
     case OP_KIND_experts:
-        return (uint64_t)3 * cpu_width(be, node->u.experts.x.id) *
-               cpu_width(be, node->u.experts.act.id) * cpu_rows(be, node->u.experts.x.id);
+        return (uint64_t)3 * WIDTH(&t, node->u.experts.x) * WIDTH(&t, node->u.experts.act) *
+               N_ROWS(&t, node->u.experts.x);
     case OP_KIND_absorb:
-        return (uint64_t)cpu_width(be, node->u.absorb.x.id) * cpu_width(be, node->u.absorb.y.id) /
-               node->u.absorb.n_heads * cpu_rows(be, node->u.absorb.x.id);
+        return (uint64_t)WIDTH(&t, node->u.absorb.x) * WIDTH(&t, node->u.absorb.y) /
+               node->u.absorb.n_heads * N_ROWS(&t, node->u.absorb.x);
     case OP_KIND_expand:
-        return (uint64_t)cpu_width(be, node->u.expand.x.id) * cpu_width(be, node->u.expand.y.id) /
-               node->u.expand.n_heads * cpu_rows(be, node->u.expand.x.id);
+        return (uint64_t)WIDTH(&t, node->u.expand.x) * WIDTH(&t, node->u.expand.y) /
+               node->u.expand.n_heads * N_ROWS(&t, node->u.expand.x);
     default: return 0;
     }
 }
@@ -125,14 +128,14 @@ static uint64_t products(const struct cpu_backend *be, const struct node *node)
 /* The role of a projection's weight; other ops have one kind of weights. */
 static const char *weight_of(const struct cpu_backend *be, const struct node *node)
 {
-    uint32_t id;
+    uint32_t index;
     if (node->op == OP_KIND_matmul)
-        id = node->u.matmul.w.id;
+        index = WEIGHT_INDEX(node->u.matmul.w);
     else if (node->op == OP_KIND_affine)
-        id = node->u.affine.w.id;
+        index = WEIGHT_INDEX(node->u.affine.w);
     else
         return "";
-    return weight_role_name(be->graph->weights.items[cpu_weight_index(id)].role);
+    return weight_role_name(be->graph->weights.items[index].role);
 }
 
 void cpu_profile_step(const struct cpu_backend *be, const struct step *step, uint64_t ns)
