@@ -109,25 +109,29 @@ static void test_sessions_take_slots(void)
 /* Sessions open until one does not fit; what was refused has taken nothing. */
 static void test_sessions_that_do_not_fit(void)
 {
-    enum { MOST = 200 };
+    /* Small ones, so that several fit whatever the program itself takes at the moment. */
+    enum { MOST = 200, SMALL = 256 };
     if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
     uint64_t ram = some_budget();
     struct sluice_engine_options o = small_options(ram);
+    struct sluice_session_options small;
+    sluice_session_options_default(&small);
+    small.n_ctx = SMALL;
     sluice_engine *engine = run_engine(storyteller, &o);
     sluice_session *sessions[MOST] = {0};
     enum sluice_status status = SLUICE_OK;
     uint32_t n = 0;
     for (; n < MOST && status == SLUICE_OK; n++)
-        status = sluice_session_open(&sessions[n], engine, NULL, &err);
-    CHECK(status == SLUICE_E_BUDGET && !sessions[n - 1] && n > 2, "%s", err.message);
+        status = sluice_session_open(&sessions[n], engine, &small, &err);
+    REQUIRE(status == SLUICE_E_BUDGET && !sessions[n - 1] && n > 2, "%u: %s", n, err.message);
     CHECK(strstr(err.message, "a session of ") && strstr(err.message, "a smaller context"), "%s",
           err.message);
     expect_plan(engine, ram);
     expect_tokens(&p, engine, sessions[0], 0, TOKENS);
     uint32_t slots = info_of(engine).n_slots;
     sluice_session_close(&sessions[1]);
-    sessions[1] = run_session(engine);
+    sessions[1] = run_session_of(engine, SMALL);
     CHECK(info_of(engine).n_slots == slots);
     for (uint32_t i = 0; i < n; i++) sluice_session_close(&sessions[i]);
     sluice_engine_close(&engine);
@@ -246,9 +250,9 @@ static struct sluice_stats stats_of(const sluice_engine *engine)
 /* The same tokens again, with slots that a profile filled, read far less; bits are the same. */
 static void test_heat(void)
 {
-    if (is_instrumented()) SKIP(INSTRUMENTED);
     struct prompt p = reference();
-    struct sluice_engine_options o = small_options(some_budget());
+    struct sluice_engine_options o = small_options(0);
+    o.n_slots = 170;
     o.policy = SLUICE_POLICY_LFU;
     struct profile profile = {.len = 0};
     uint64_t cold = 0;
