@@ -111,7 +111,6 @@ static enum split split_of_one(const struct cpu_backend *be, const struct node *
     case OP_KIND_sigmoid_gate:
     case OP_KIND_router:
     case OP_KIND_sigmoid_router:
-    case OP_KIND_group_picks:
     case OP_KIND_expert_sum:
     case OP_KIND_swiglu:
     case OP_KIND_combine:

@@ -2,6 +2,7 @@
 #ifndef SLUICE_KERNEL_BLOCK_TYPES_H
 #define SLUICE_KERNEL_BLOCK_TYPES_H
 
+#include "base/bits.h"
 #include "kernel/simd/sets.h"
 
 /* Integer scales of sixteen values. */
@@ -40,6 +41,27 @@ INLINE uint16_t load_u16(const uint8_t *p)
     uint16_t v;
     memcpy(&v, p, sizeof v);
     return v;
+}
+
+/* The values of n codes of e4m3 of one tile. */
+typedef void dequant_tile_fn(const uint8_t *codes, uint32_t n, float scale, float *y);
+
+/* A row of FP8, tile after tile; tile is inlined. */
+INLINE void dequant_tiles(const struct wmat *w, uint32_t row, float *y, dequant_tile_fn *tile)
+{
+    const uint8_t *p = w->data + row * row_bytes(w);
+    size_t tiles = div_up_u32(w->cols, WTILE), at = (w->tile_row + row) / WTILE * tiles;
+    for (uint32_t i = 0; i < w->cols; i += WTILE, at++) {
+        uint32_t bits;
+        float scale;
+        if (w->f32_scales) {
+            bits = load_u32(w->scales + at * 4);
+        } else {
+            bits = (uint32_t)load_u16(w->scales + at * 2) << 16;
+        }
+        memcpy(&scale, &bits, sizeof scale);
+        tile(p + i, min_u32(WTILE, w->cols - i), scale, y + i);
+    }
 }
 
 /* X(TYPE) for all of them. */

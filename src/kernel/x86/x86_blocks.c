@@ -84,19 +84,7 @@ INLINE void dequant_tile(const uint8_t *p, uint32_t n, float scale, float *y)
 
 static void dequant_row_F8_E4M3(const struct wmat *w, uint32_t row, float *y)
 {
-    const uint8_t *p = w->data + row * row_bytes(w);
-    size_t tiles = div_up_u32(w->cols, WTILE), at = (w->tile_row + row) / WTILE * tiles;
-    for (uint32_t i = 0; i < w->cols; i += WTILE, at++) {
-        uint32_t bits;
-        float scale;
-        if (w->f32_scales) {
-            bits = load_u32(w->scales + at * 4);
-        } else {
-            bits = (uint32_t)load_u16(w->scales + at * 2) << 16;
-        }
-        memcpy(&scale, &bits, sizeof scale);
-        dequant_tile(p + i, min_u32(WTILE, w->cols - i), scale, y + i);
-    }
+    dequant_tiles(w, row, y, dequant_tile);
 }
 
 #define DEQUANT_ROW(type)                                                                          \
