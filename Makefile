@@ -21,6 +21,7 @@ instrumented = --buildtype=debug -Doptimization=1 -Db_lundef=false
 options_release = --buildtype=release $(strict)
 options_debug   = --buildtype=debugoptimized $(strict)
 options_asan    = $(instrumented) -Db_sanitize=address,undefined
+options_memory  = $(options_asan) -Dlevels=least
 options_ubsan   = $(instrumented) -Db_sanitize=undefined
 options_tsan    = $(instrumented) -Db_sanitize=thread
 options_cover   = --buildtype=debug -Db_coverage=true
@@ -65,12 +66,16 @@ run_tests_check = $(call run_tests,debug) --no-suite e2e --no-suite oracle --no-
 test: test-debug test-memory ## every test, and the unit tests under ASan and UBSan: T=NAME or SUITE
 test-debug:
 	@tools/setup.sh build test
-	@tools/setup.sh oracle || echo 'without npm: tests against its packages are skipped' >&2
 	@$(call configure,debug)
+	@$(if $(T),$(setup_oracle),exec 3<&0; { $(setup_oracle); } <&3 & \
+	    ninja -C $(call folder,debug); built=$$?; wait; exit $$built)
 	@$(call run_tests,debug)
+# npm comes with more than a hundred packages: they are installed while the compiler works.
+setup_oracle = tools/setup.sh oracle || \
+    echo 'without npm: tests against its packages are skipped' >&2
 test-memory:
-	@$(if $(T),true,$(call configure,asan))
-	@$(if $(T),true,$(call run_tests,asan) --setup asan --suite unit)
+	@$(if $(T),true,$(call configure,memory))
+	@$(if $(T),true,$(call run_tests,memory) --setup asan --suite unit)
 
 kern: T = kern
 kern: ## compare every kernel with its reference: K='matmul*'

@@ -338,7 +338,8 @@ static bool exactly_one(const struct args *args, const enum option_id *ids, size
 /* Options of one way to measure that make no sense in the other. */
 static bool check_bench(const struct args *args, struct buffer *message)
 {
-    static const enum option_id streamed[] = {OPTION_route, OPTION_against, OPTION_gate};
+    static const enum option_id streamed[] = {OPTION_route, OPTION_against, OPTION_gate,
+                                              OPTION_probe};
     static const enum option_id resident[] = {OPTION_profile, OPTION_context, OPTION_svg};
     bool lists = args->ram.n + args->slots.n > 1;
     for (size_t i = 0; i < sizeof streamed / sizeof *streamed && !args->stream; i++) {

@@ -13,9 +13,6 @@
 
 enum { DEFAULT_TOKENS = 32, NAME_CAP = 64, MAPPED_CHECK = 8 };
 
-#define LONG_PROBE 0.6 /* seconds */
-#define SHORT_PROBE 0.4
-
 struct stream {
     struct app *app;
     struct buffer path;
@@ -77,12 +74,18 @@ static enum sluice_status measure_dram(struct stream *s, struct sluice_error *er
     return status;
 }
 
+/* Seconds; between measurements, at the best depth alone, less will do. */
+static double probe_seconds(const struct stream *s)
+{
+    return (double)s->app->args->probe / 1e3;
+}
+
 static enum sluice_status measure_drive(struct stream *s, double rates[DRIVE_DEPTHS],
                                         struct sluice_error *err)
 {
     progress_begin(&s->app->progress, "reading the drive", "depths", DRIVE_DEPTHS);
     for (size_t i = 0; i < DRIVE_DEPTHS; i++) {
-        TRY(drive_measure(&s->drive, drive_depths[i], LONG_PROBE, &rates[i], err));
+        TRY(drive_measure(&s->drive, drive_depths[i], probe_seconds(s), &rates[i], err));
         if (rates[i] > s->report.drive_rate) {
             s->report.drive_rate = rates[i];
             s->best_depth = drive_depths[i];
@@ -95,7 +98,7 @@ static enum sluice_status measure_drive(struct stream *s, double rates[DRIVE_DEP
 
 static enum sluice_status probe_drive(struct stream *s, double *rate, struct sluice_error *err)
 {
-    TRY(drive_measure(&s->drive, s->best_depth, SHORT_PROBE, rate, err));
+    TRY(drive_measure(&s->drive, s->best_depth, probe_seconds(s) * 2 / 3, rate, err));
     if (*rate > s->report.drive_rate) s->report.drive_rate = *rate;
     return SLUICE_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "kernel/kernel.h"
+#include "kernel/levels.h"
 
 static const struct {
     uint32_t bit;
@@ -45,7 +46,7 @@ static bool has(uint32_t word, uint32_t bits)
     return (word & bits) == bits;
 }
 
-uint32_t cpu_detect(void)
+static uint32_t detect(void)
 {
     /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
     const uint32_t ymm_state = 0x6, zmm_state = 0xe6;
@@ -74,7 +75,7 @@ uint32_t cpu_detect(void)
 /* Of AT_HWCAP and AT_HWCAP2; asm/hwcap.h of older systems lacks some. */
 enum { CAP_ASIMD = 1 << 1, CAP_DOTPROD = 1 << 20, CAP2_I8MM = 1 << 13 };
 
-uint32_t cpu_detect(void)
+static uint32_t detect(void)
 {
     unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
     uint32_t features = 0;
@@ -88,12 +89,17 @@ uint32_t cpu_detect(void)
 
 #else
 
-uint32_t cpu_detect(void)
+static uint32_t detect(void)
 {
     return 0;
 }
 
 #endif
+
+uint32_t cpu_detect(void)
+{
+    return detect() & LEVELS_BUILT;
+}
 
 static bool same_family(uint32_t a, uint32_t b)
 {

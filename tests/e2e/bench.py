@@ -11,11 +11,12 @@ LAYERS, EXPERTS, USED = 8, 32, 4
 ALL = LAYERS * EXPERTS
 POLICIES = ["lru", "lfu", "lfuda", "auto", "optimum"]
 SHORT = ("--pairs", 2, "-n", 4)
+PROBE = ("--probe", 30)
 IDS = " ".join(str(17 * i % 900 + 3) for i in range(40)).encode()
 
 
 def streamed(sluice, *options):
-    result = sluice.good("bench", MODEL, "--stream", *SHORT, "--json", *options)
+    result = sluice.good("bench", MODEL, "--stream", *SHORT, *PROBE, "--json", *options)
     return result.json
 
 
@@ -77,7 +78,7 @@ def check_stream(tap, sluice):
         if report["resident_ms"] is not None or "smaller" not in report["gate"]["reference"]:
             complaints.append(report["gate"])
     with tap.case("bench --stream: a table for people") as complaints:
-        lines = sluice.good("bench", MODEL, "--stream", *SHORT, "--slots", 40).text.splitlines()
+        lines = sluice.good("bench", MODEL, "--stream", *SHORT, *PROBE, "--slots", 40).text.splitlines()
         words = [line.split()[0] for line in lines if line.strip()]
         if words[:6] != ["model", "routing", "DRAM", "load", "drive", "resident"]:
             complaints.append(words)
@@ -183,6 +184,7 @@ def check_errors(tap, sluice, folder):
         (("--route", "uniform"), 2, "needs '--stream'"),
         (("--against", "mmap"), 2, "needs '--stream'"),
         (("--gate", "x"), 2, "needs '--stream'"),
+        (("--probe", 30), 2, "needs '--stream'"),
         (("--slots", 4, "--slots", 5), 2, "need '--stream'"),
         (("--stream", "--profile"), 2, "does not go with '--stream'"),
         (("--stream", "--context", 5), 2, "does not go with '--stream'"),
