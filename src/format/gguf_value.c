@@ -181,7 +181,7 @@ bool gguf_f64(const struct gguf_value *value, double *out)
         uint32_t bits32 = load_u32le(value->data.data);
         float f;
         memcpy(&f, &bits32, sizeof f);
-        *out = f;
+        *out = (double)f;
     } else {
         bits = load_u64le(value->data.data);
         memcpy(out, &bits, sizeof *out);

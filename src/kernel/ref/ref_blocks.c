@@ -168,8 +168,8 @@ static void q4_k_scale(const uint8_t *packed, uint32_t n, uint32_t *scale, uint3
         *scale = packed[n] & 63;
         *min = packed[n + 4] & 63;
     } else {
-        *scale = (packed[n + 4] & 15) | packed[n - 4] >> 6 << 4;
-        *min = packed[n + 4] >> 4 | packed[n] >> 6 << 4;
+        *scale = (packed[n + 4] & 15u) | (uint32_t)packed[n - 4] >> 6 << 4;
+        *min = (uint32_t)packed[n + 4] >> 4 | (uint32_t)packed[n] >> 6 << 4;
     }
 }
 
