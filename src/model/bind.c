@@ -247,7 +247,7 @@ static bool is_of_draft_layer(const struct binder *b, const char *name)
     char *end;
     unsigned long layer = strtoul(digits, &end, 10);
     if (end == digits || *end != '.' || layer < b->model->n_layers) return false;
-    return b->gguf || layer - b->model->n_layers < b->model->n_draft_layers;
+    return layer - b->model->n_layers < b->model->n_draft_layers;
 }
 
 static bool ends_with(const char *name, const char *end)

@@ -151,6 +151,7 @@ static enum sluice_status set_layers(const struct gguf_model *m)
                        "%s: key '%s.nextn_predict_layers' is %" PRIu32 ", but there are %" PRIu32
                        " layers in all",
                        m->file, m->arch->name, draft, layers);
+    TRY(gguf_set_u32(m, "num_nextn_predict_layers", draft));
     return gguf_set_u32(m, "num_hidden_layers", layers - draft);
 }
 

@@ -139,6 +139,8 @@ DAMAGES = [
      ["rope.dimension_count", "4096"]),
     ("more draft layers than layers", set_key("qwen35moe.nextn_predict_layers", U32, 9),
      ["nextn_predict_layers", "9"]),
+    ("more layers than the metadata counts", set_key("qwen35moe.block_count", U32, 2),
+     ["model.gguf", "blk.2.", "belongs to no part"]),
     ("sizes that do not divide", set_key("qwen35moe.ssm.inner_size", U32, 127),
      ["ssm.inner_size", "127"]),
     ("more tokens than rows",
