@@ -10,7 +10,8 @@
 #include "progress.h"
 #include "sluice/sluice.h"
 
-enum synth_layout { SYNTH_MLX, SYNTH_BF16 };
+/* MXFP4: experts in codes and scales as GPT-OSS is published, all else as BF16. */
+enum synth_layout { SYNTH_MLX, SYNTH_BF16, SYNTH_MXFP4 };
 
 /* How the elements of a tensor are made. */
 enum synth_fill {
@@ -18,6 +19,7 @@ enum synth_fill {
     SYNTH_CONST,   /* one bf16 value */
     SYNTH_UNIFORM, /* bf16, uniform in [lo, hi) */
     SYNTH_F32,     /* f32, uniform in [lo, hi) */
+    SYNTH_BYTES,   /* bytes, uniform in [lo, hi) */
 };
 
 enum { SYNTH_NAME = 160 };
@@ -26,7 +28,7 @@ struct synth_tensor {
     char name[SYNTH_NAME];
     const char *dtype; /* as safetensors names it */
     uint32_t rank;
-    uint64_t shape[3];
+    uint64_t shape[4];
     uint64_t bytes;
     enum synth_fill fill;
     float lo, hi;

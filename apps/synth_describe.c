@@ -108,9 +108,8 @@ static json_t *eight_bits(const struct synth_maker *k)
 }
 
 /* The router and the shared gate keep 8 bits, as published conversions do. */
-static enum sluice_status add_quantization(const struct synth_maker *k)
+static enum sluice_status add_mlx_quantization(const struct synth_maker *k)
 {
-    if (k->o->layout != SYNTH_MLX) return SLUICE_OK;
     json_t *q = json_pack("{s:i, s:i, s:s}", "group_size", (int)k->o->group, "bits",
                           (int)k->o->bits, "mode", "affine");
     char name[SYNTH_NAME];
@@ -126,6 +125,18 @@ static enum sluice_status add_quantization(const struct synth_maker *k)
     if (!q || json_object_set_new(k->m->config, "quantization", q) != 0)
         return fail(k->err, SLUICE_E_NOMEM, "config: %s", "out of memory");
     return SLUICE_OK;
+}
+
+static enum sluice_status add_quantization(const struct synth_maker *k)
+{
+    if (k->o->layout == SYNTH_MLX) return add_mlx_quantization(k);
+    if (k->o->layout == SYNTH_BF16) return SLUICE_OK;
+    if (k->s.family->experts != SYNTH_PAIRED)
+        return fail(k->err, SLUICE_E_UNSUPPORTED, "%s is not published in MXFP4; gpt_oss is",
+                    k->s.family->type);
+    json_t *q = json_pack("{s:s}", "quant_method", "mxfp4");
+    if (q && json_object_set_new(k->m->config, "quantization_config", q) == 0) return SLUICE_OK;
+    return fail(k->err, SLUICE_E_NOMEM, "config: %s", "out of memory");
 }
 
 static enum sluice_status describe(struct synth_maker *k)

@@ -6,6 +6,12 @@
 
 #include "report.h"
 
+static uint64_t element_bytes(const char *dtype)
+{
+    if (strcmp(dtype, "U8") == 0) return 1;
+    return strcmp(dtype, "BF16") == 0 ? 2 : 4;
+}
+
 enum sluice_status synth_add(struct synth_maker *k, const char *name, const char *dtype,
                              uint32_t rank, const uint64_t *shape, enum synth_fill fill, float lo,
                              float hi)
@@ -21,7 +27,7 @@ enum sluice_status synth_add(struct synth_maker *k, const char *name, const char
     struct synth_tensor *t = &m->tensors[m->n++];
     *t = (struct synth_tensor){.dtype = dtype,
                                .rank = rank,
-                               .bytes = strcmp(dtype, "BF16") == 0 ? 2 : 4,
+                               .bytes = element_bytes(dtype),
                                .fill = fill,
                                .lo = lo,
                                .hi = hi};
@@ -45,7 +51,7 @@ enum sluice_status synth_add_matrix(struct synth_maker *k, const char *base, uin
     uint32_t rank = n_stack ? 3 : 2;
     uint64_t *dims = n_stack ? shape : shape + 1;
     float deviation = gain / sqrtf((float)cols);
-    if (k->o->layout == SYNTH_BF16) {
+    if (k->o->layout != SYNTH_MLX) {
         snprintf(name, sizeof name, n_stack ? "%s" : "%s.weight", base);
         float range = deviation * sqrtf(3.0f);
         return synth_add(k, name, "BF16", rank, dims, SYNTH_UNIFORM, -range, range);
@@ -65,6 +71,24 @@ enum sluice_status synth_add_matrix(struct synth_maker *k, const char *base, uin
     TRY(synth_add(k, name, "BF16", rank, dims, SYNTH_CONST, scale, scale));
     snprintf(name, sizeof name, "%s.biases", base);
     return synth_add(k, name, "BF16", rank, dims, SYNTH_CONST, -scale * levels / 2, 0);
+}
+
+enum sluice_status synth_add_mxfp4(struct synth_maker *k, const char *base, uint64_t n_stack,
+                                   uint64_t rows, uint64_t cols, float gain)
+{
+    /* Of a code, times that of a power of two from 1/2 to 2, are the root mean square. */
+    static const float size = 2.93f * 1.32f;
+    char name[SYNTH_NAME];
+    uint64_t shape[4] = {n_stack, rows, cols / 32, 16};
+    float middle = 127.0f + roundf(log2f(gain / sqrtf((float)cols) / size));
+    if (cols % 32)
+        return fail(k->err, SLUICE_E_ARGUMENT,
+                    "'%s' has rows of %llu weights, which blocks of 32 do not divide", base,
+                    (unsigned long long)cols);
+    snprintf(name, sizeof name, "%s_blocks", base);
+    TRY(synth_add(k, name, "U8", 4, shape, SYNTH_BITS, 0, 0));
+    snprintf(name, sizeof name, "%s_scales", base);
+    return synth_add(k, name, "U8", 3, shape, SYNTH_BYTES, middle - 1, middle + 2);
 }
 
 enum sluice_status synth_add_vector(struct synth_maker *k, const char *name, uint64_t n, float lo,

@@ -31,6 +31,9 @@ enum sluice_status synth_add(struct synth_maker *k, const char *name, const char
  */
 enum sluice_status synth_add_matrix(struct synth_maker *k, const char *base, uint64_t n_stack,
                                     uint64_t rows, uint64_t cols, uint32_t bits, float gain);
+/* A stack of matrices as Hugging Face publishes MXFP4, with entries of about that deviation. */
+enum sluice_status synth_add_mxfp4(struct synth_maker *k, const char *base, uint64_t n_stack,
+                                   uint64_t rows, uint64_t cols, float gain);
 enum sluice_status synth_add_vector(struct synth_maker *k, const char *name, uint64_t n, float lo,
                                     float hi);
 /* A norm that changes nothing: one, but zero in the original layout of a centred family. */

@@ -37,6 +37,19 @@ static enum sluice_status add_bias(struct synth_maker *k, uint32_t l, const char
                      -0.1f, 0.1f);
 }
 
+/* Outputs for rows, a row of the gate and one of the up in turns, and biases. */
+static enum sluice_status add_mxfp4_experts(struct synth_maker *k, uint32_t l)
+{
+    const struct synth_shape *s = &k->s;
+    uint64_t n = s->experts, both = 2ull * s->inter, h = s->hidden;
+    char base[SYNTH_NAME];
+    TRY(synth_add_mxfp4(k, synth_in_moe(base, k, l, "experts", "gate_up_proj"), n, both, h, 1));
+    TRY(add_bias(k, l, "gate_up_proj_bias", both));
+    TRY(synth_add_mxfp4(k, synth_in_moe(base, k, l, "experts", "down_proj"), n, h, s->inter,
+                        synth_writer_gain(k)));
+    return add_bias(k, l, "down_proj_bias", h);
+}
+
 /* With biases, inputs for rows and columns of gate and up in turns; else gate's rows, then up's. */
 static enum sluice_status add_fused_experts(struct synth_maker *k, uint32_t l)
 {
@@ -69,6 +82,7 @@ static enum sluice_status add_experts(struct synth_maker *k, uint32_t l)
     const struct synth_shape *s = &k->s;
     char module[64];
     if (k->o->layout == SYNTH_MLX) return add_mlx_experts(k, l);
+    if (k->o->layout == SYNTH_MXFP4) return add_mxfp4_experts(k, l);
     if (s->family->experts == SYNTH_FUSED || s->family->experts == SYNTH_PAIRED)
         return add_fused_experts(k, l);
     for (uint32_t e = 0; e < s->experts; e++) {

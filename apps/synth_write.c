@@ -54,6 +54,9 @@ void synth_fill(const struct synth_tensor *t, uint64_t *state, void *out, size_t
         float *f = out;
         for (size_t i = 0; i < bytes / 4; i++)
             f[i] = uniform(t, (uint32_t)(next_random(state) >> 32));
+    } else if (t->fill == SYNTH_BYTES) {
+        for (size_t i = 0; i < bytes; i++)
+            to[i] = (uint8_t)uniform(t, (uint32_t)(next_random(state) >> 32));
     } else {
         for (size_t i = 0; i < bytes; i += 8) {
             uint64_t r = next_random(state);

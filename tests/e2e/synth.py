@@ -69,6 +69,8 @@ def check_refusals(tap, sluice):
         with harness.temporary_folder() as folder:
             for option, value in (("--bits", 7), ("--group", 33), ("--layout", "gguf")):
                 refused(sluice, folder, complaints, 2, (option, value), option, f"'{value}'")
+            refused(sluice, folder, complaints, 1, ("--layout", "mxfp4"), "qwen3_5_moe", "MXFP4",
+                    "gpt_oss")
             refused(sluice, folder, complaints, 1, ("--group", 128), "down_proj", "64", "--group",
                     moe_intermediate_size=64)
             refused(sluice, folder, complaints, 1, ("--layers", 9), "layer_types")
