@@ -31,6 +31,11 @@ FAMILIES = {
         "first_k_dense_replace": 1, "intermediate_size": 96, "n_group": 4, "topk_group": 2,
         "routed_scaling_factor": 1.5, "q_lora_rank": 32, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
         "qk_rope_head_dim": 16, "v_head_dim": 32}),
+    "kimi_k2": (2, {
+        "n_routed_experts": 16, "moe_intermediate_size": 32, "n_shared_experts": 1,
+        "first_k_dense_replace": 1, "intermediate_size": 96, "n_group": 1, "topk_group": 1,
+        "routed_scaling_factor": 2.827, "q_lora_rank": 32, "kv_lora_rank": 32,
+        "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32}),
     "gpt_oss": (3, {"num_local_experts": 16, "intermediate_size": 32, "sliding_window": 6}),
     "mixtral": (3, {"num_local_experts": 16, "intermediate_size": 64, "sliding_window": 6}),
     "olmoe": (3, {"num_experts": 16, "intermediate_size": 32, "head_dim": None,
