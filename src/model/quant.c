@@ -113,11 +113,13 @@ static const char *const stacked[][2] = {
     {".gate_proj", ".switch_mlp.gate_proj"}, {".up_proj", ".switch_mlp.up_proj"},
     {".down_proj", ".switch_mlp.down_proj"}, {".gate_proj", ".experts.gate_up_proj"},
     {".up_proj", ".experts.gate_up_proj"},   {".down_proj", ".experts.down_proj"},
+    {".gate_proj", ".experts.gate_proj"},    {".up_proj", ".experts.up_proj"},
 };
 
 /*
  * An expert that is packed by itself ("layers.3.mlp.experts.7.gate_proj") may come from a matrix of
- * all experts, which the section then names ("layers.3.mlp.switch_mlp.gate_proj").
+ * all experts, which the section then names ("layers.3.mlp.switch_mlp.gate_proj", and in GPT-OSS
+ * "layers.3.mlp.experts.gate_proj").
  */
 static const json_t *find_entry(const struct quant *q, const char *base)
 {

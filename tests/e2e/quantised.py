@@ -165,12 +165,17 @@ def check(tap, sluice, name, folder, model, plain):
         worst = harness.largest_difference(want["logits"].values, got["logits"].values)
         if not worst <= allowed:
             complaints.append(f"differs by {worst:.3g}, allowed {allowed:.3g}")
-    with tap.case(f"{name}: streamed and in chunks: the same bits") as complaints:
+    with tap.case(f"{name}: streamed, in chunks and packed: the same bits") as complaints:
+        packed = folder / "packed"
+        if sluice.run("pack", model, packed).code:
+            complaints.append("cannot be packed")
         for precision in ("exact", "fast"):
             common = (model, IDS, folder, "--precision", precision)
             whole = sluice.logits(*common, "--io", "mmap").read_bytes()
             if sluice.logits(*common, "--slots", 3, "--chunk", 7).read_bytes() != whole:
                 complaints.append(f"{precision}: other bits")
+            if sluice.logits(packed, IDS, folder, "--precision", precision).read_bytes() != whole:
+                complaints.append(f"{precision}: other bits when packed")
 
 
 def check_mlx(tap, sluice, family):
