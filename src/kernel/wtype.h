@@ -42,11 +42,12 @@ struct wmat {
     uint32_t rows, cols;
     uint32_t group;        /* AFFINE: values per scale; divides cols; 32, 64 or 128 */
     const uint8_t *data;   /* rows of whole blocks */
-    const uint8_t *scales; /* AFFINE: bf16 [rows][cols / group]; SPLIT: e8m0 [rows][cols / 32];
+    const uint8_t *scales; /* AFFINE: [rows][cols / group]; SPLIT: e8m0 [rows][cols / 32];
                               TILED: [tiles of rows][tiles of cols] */
     const uint8_t *biases; /* AFFINE: as the scales */
     uint32_t tile_row;     /* TILED: rows of the first tile that lie before row 0 */
     bool f32_scales;       /* TILED: scales are f32, else bf16 */
+    bool f16_scales;       /* AFFINE: scales and biases are f16, else bf16 */
 };
 
 /* Bytes of the data of a row. */

@@ -130,8 +130,11 @@ static enum sluice_status bind_packed(struct binder *b, const char *base, const 
     if (!quant_wtype(p.bits, &out->type))
         return err_set(b->err, SLUICE_E_INTERNAL, "%s: %u bits have no type", base, p.bits);
     out->group = p.group;
-    TRY(bind_beside(b, base, ".scales", DTYPE_BF16, n_stack, rows, groups, kind, &out->scales));
-    return bind_beside(b, base, ".biases", DTYPE_BF16, n_stack, rows, groups, kind, &out->biases);
+    const struct tensor *scales = find(b, base, ".scales");
+    out->f16_scales = scales && scales->dtype == DTYPE_F16;
+    enum dtype dtype = out->f16_scales ? DTYPE_F16 : DTYPE_BF16;
+    TRY(bind_beside(b, base, ".scales", dtype, n_stack, rows, groups, kind, &out->scales));
+    return bind_beside(b, base, ".biases", dtype, n_stack, rows, groups, kind, &out->biases);
 }
 
 /* Hugging Face: base_blocks [n_stack][rows][cols / 32][16] and base_scales, both U8. */

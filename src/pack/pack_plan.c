@@ -118,7 +118,8 @@ static struct array_form array_form(const struct wmat *w, uint32_t array)
                                    wtype_row_bytes(w->type, w->cols) / 4};
     if (kind == WKIND_SPLIT)
         return (struct array_form){names[array], DTYPE_U8, w->rows, w->cols / 32};
-    return (struct array_form){names[array], DTYPE_BF16, w->rows, w->cols / w->group};
+    return (struct array_form){names[array], w->f16_scales ? DTYPE_F16 : DTYPE_BF16, w->rows,
+                               w->cols / w->group};
 }
 
 static void part_entry(const char *module, bool paired, uint32_t expert, uint32_t part,

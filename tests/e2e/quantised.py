@@ -42,6 +42,15 @@ def words_of_bf16(values):
     return b"".join(struct.pack("<f", v)[2:] for v in values)
 
 
+def words_of_f16(values):
+    return struct.pack(f"<{len(values)}e", *values)
+
+
+def f16(value):
+    """Rounded to what F16 has."""
+    return struct.unpack("<e", struct.pack("<e", value))[0]
+
+
 def bf16(value):
     """Cut off to what BF16 has."""
     return struct.unpack("<f", b"\0\0" + struct.pack("<f", value)[2:])[0]
@@ -50,8 +59,8 @@ def bf16(value):
 # ----------------------------------------------------------------------------------------------- MLX
 
 
-def affine(rng, rows, cols, bits, group, deviation):
-    """(codes, scales, biases, values) of rows of packed groups."""
+def affine(rng, rows, cols, bits, group, deviation, number):
+    """(codes, scales, biases, values) of rows of packed groups; number is f16 or bf16."""
     codes, scales, biases, values = bytearray(), [], [], []
     levels, mask = (1 << bits) - 1, (1 << bits) - 1
     for _ in range(rows):
@@ -59,14 +68,17 @@ def affine(rng, rows, cols, bits, group, deviation):
         codes += row
         stream = int.from_bytes(row, "little")
         for first in range(0, cols, group):
-            scale = bf16(deviation * math.sqrt(12 / (levels * (levels + 2))) * rng.uniform(0.5, 1.5))
-            bias = bf16(-scale * levels / 2)
+            scale = number(deviation * math.sqrt(12 / (levels * (levels + 2))) * rng.uniform(0.5, 1.5))
+            bias = number(-scale * levels / 2)
             scales.append(scale)
             biases.append(bias)
             part = stream >> first * bits
             for i in range(group):
                 values.append((part >> i * bits & mask) * scale + bias)
-    return bytes(codes), words_of_bf16(scales), words_of_bf16(biases), values
+    return bytes(codes), scales, biases, values
+
+
+FLOATS = ((bf16, "BF16", words_of_bf16), (f16, "F16", words_of_f16))
 
 
 def mxfp4(rng, rows, cols, deviation):
@@ -104,10 +116,11 @@ def by_mlx(tensors):
             section[base] = False
         else:
             bits, group = next(w for w in AFFINE[turn % len(AFFINE):] + AFFINE if cols % w[1] == 0)
-            codes, scales, biases, values = affine(rng, rows, cols, bits, group, deviation)
+            number, dtype, words = FLOATS[turn % 2]
+            codes, scales, biases, values = affine(rng, rows, cols, bits, group, deviation, number)
             packed[name] = ("U32", shape[:-1] + [cols * bits // 32], codes)
-            for part, words in ((".scales", scales), (".biases", biases)):
-                packed[base + part] = ("BF16", shape[:-1] + [cols // group], words)
+            for part, floats in ((".scales", scales), (".biases", biases)):
+                packed[base + part] = (dtype, shape[:-1] + [cols // group], words(floats))
             section[base] = {"bits": bits, "group_size": group}
         plain[name] = f32(shape[:-1] + [cols], values)
     return packed, plain, section

@@ -118,9 +118,10 @@ static void f32_skips_last_token(F32_PARAMS)
     f32_right(w, row0, row1, x, ldx, n - 1, y, ldy, scratch);
 }
 
-static float bf16_of(const uint8_t *array, size_t i)
+static float affine_of(const struct wmat *w, const uint8_t *array, size_t i)
 {
-    return bf16_to_f32((uint16_t)(array[2 * i] | array[2 * i + 1] << 8));
+    uint16_t half = (uint16_t)(array[2 * i] | array[2 * i + 1] << 8);
+    return w->f16_scales ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
 /* The integer product of an activation group as a variant computes it. */
@@ -161,8 +162,8 @@ static float i8_row(const struct wmat *w, const struct act8 *x, uint32_t r, uint
         part = first ? idot * x->scale[at] : fmaf(idot, x->scale[at], part);
         total = first ? x->sum[at] : total + x->sum[at];
         if ((a + 1) % per_group != 0) continue;
-        acc = fmaf(part, bf16_of(w->scales, g), acc);
-        acc = fmaf(bias_factor * bf16_of(w->biases, g), total, acc);
+        acc = fmaf(part, affine_of(w, w->scales, g), acc);
+        acc = fmaf(bias_factor * affine_of(w, w->biases, g), total, acc);
     }
     return acc;
 }
@@ -266,11 +267,28 @@ static void i8_rounds_twice(I8_PARAMS)
                 size_t g = index_right(w, r, a), at = (size_t)t * act_groups + a;
                 int32_t idot = product_right(w->data + (size_t)r * w->cols + a * ACT8_GROUP,
                                              x->q + (size_t)t * w->cols + a * ACT8_GROUP);
-                float scale = bf16_of(w->scales, g) * x->scale[at];
-                sum += (float)idot * scale + bf16_of(w->biases, g) * x->sum[at];
+                float scale = affine_of(w, w->scales, g) * x->scale[at];
+                sum += (float)idot * scale + affine_of(w, w->biases, g) * x->sum[at];
             }
             y[(t - t0) * ldy + r] = sum;
         }
+}
+
+/* Takes scales that are f16 for bf16. */
+static void i8_forgets_f16(I8_PARAMS)
+{
+    struct wmat other = *w;
+    other.f16_scales = false;
+    i8_right(&other, row0, row1, x, t0, n, y, ldy, scratch);
+}
+
+static void dequant_forgets_f16(const struct wmat *w, uint32_t row, float *y)
+{
+    struct kernels right;
+    struct wmat other = *w;
+    other.f16_scales = false;
+    kernels_init(&right, 0);
+    right.dequant_row[w->type](&other, row, y);
 }
 
 static void act8_truncates(const float *x, uint32_t k, int8_t *q, float *scale, float *sum)
@@ -360,11 +378,13 @@ const struct broken broken_matmul[] = {
     I8(Q5, "a read past the scales", "* past the end of the scales", i8_over_read_scale),
     I8(Q2, "a NaN lost", "*, not *nan *", i8_loses_nan),
     I8(Q8, "a rounding too many", "*: y* is *0x*, not *0x*", i8_rounds_twice),
+    I8(Q5, "f16 scales taken for bf16", "*: y* is *, not *", i8_forgets_f16),
     OTHER("quantize_act8", F32, "truncation", "*: q*, not *", act8_truncates),
     OTHER("quantize_act8", F32, "ties away from zero", "*: q*, not *", act8_wrong_ties),
     OTHER("quantize_act8", F32, "a division by the scale of a zero group",
           "*sum* is *nan, not *0x0p+0", act8_zero_group),
     OTHER("dequant_row", Q4, "the high nibble first", "*: y* is *0x*, not *0x*",
           dequant_high_nibble_first),
+    OTHER("dequant_row", Q6, "f16 scales taken for bf16", "*: y* is *, not *", dequant_forgets_f16),
 };
 const size_t broken_matmul_count = COUNT_OF(broken_matmul);

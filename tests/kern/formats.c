@@ -142,8 +142,9 @@ static struct format_value affine_value(const struct wmat *w, uint32_t row, uint
     uint32_t bits = wtype_bits(w->type);
     const uint8_t *stream = w->data + (size_t)row * w->cols * bits / 8;
     size_t g = (size_t)row * (w->cols / w->group) + col / w->group;
-    return (struct format_value){bits_at(stream, col * bits, bits) * brain(w->scales + 2 * g),
-                                 -brain(w->biases + 2 * g)};
+    double (*number)(const uint8_t *) = w->f16_scales ? half : brain;
+    return (struct format_value){bits_at(stream, col * bits, bits) * number(w->scales + 2 * g),
+                                 -number(w->biases + 2 * g)};
 }
 
 static double tile_scale(const struct wmat *w, uint32_t row, uint32_t col)

@@ -46,12 +46,6 @@ uint32_t length_of(struct check *c)
     return sizes[rng_below(&c->rng, COUNT_OF(sizes))];
 }
 
-static void put_bf16(uint8_t *array, size_t i, float f)
-{
-    uint16_t h = f32_to_bf16(f);
-    memcpy(array + i * 2, &h, sizeof h);
-}
-
 static void *room(void **buffer, size_t bytes)
 {
     free(*buffer);
@@ -92,10 +86,12 @@ static void fill_affine(struct check *c, uint8_t *scales, uint8_t *biases, const
 {
     size_t n = (size_t)w->rows * (w->cols / w->group);
     float middle = (float)(1u << (wtype_bits(w->type) - 1));
+    enum wtype type = w->f16_scales ? WTYPE_F16 : WTYPE_BF16;
     for (size_t g = 0; g < n; g++) {
         float s = rng_float(&c->rng, -0.05f, 0.05f);
-        put_bf16(scales, g, s);
-        put_bf16(biases, g, -s * middle + rng_float(&c->rng, -0.01f, 0.01f));
+        if (c->round % 3 == 2) s = ldexpf(s, -(int)rng_below(&c->rng, 20));
+        put_float(scales, g, type, s);
+        put_float(biases, g, type, -s * middle + rng_float(&c->rng, -0.01f, 0.01f));
     }
 }
 
@@ -184,6 +180,7 @@ struct weights random_weights(struct check *c, enum wtype type, uint32_t rows, u
         w->tile_row = rng_below(&c->rng, WTILE);
         w->f32_scales = rng_below(&c->rng, 2);
     }
+    if (wtype_kind(type) == WKIND_AFFINE) w->f16_scales = rng_below(&c->rng, 2);
     struct wmat_bytes bytes = wmat_array_bytes(w);
     uint8_t *data = operand_in("the weights", c, bytes.data, 1);
     uint8_t *scales = bytes.scales ? operand_in("the scales", c, bytes.scales, 1) : NULL;

@@ -165,8 +165,9 @@ static void random_packed_matrix(struct random_world *r, struct wmat *m)
     uint8_t *biases = take_odd(r, 2 * groups);
     float step = 2.0f / (float)((1u << bits) - 1);
     for (size_t i = 0; i < bytes; i++) data[i] = (uint8_t)rng_u64(&r->w.rng);
-    random_halves(r, scales, groups, 0.3f * step, step, true);
-    random_halves(r, biases, groups, -1.2f, -0.2f, true);
+    m->f16_scales = rng_below(&r->w.rng, 2);
+    random_halves(r, scales, groups, 0.3f * step, step, !m->f16_scales);
+    random_halves(r, biases, groups, -1.2f, -0.2f, !m->f16_scales);
     m->data = data;
     m->scales = scales;
     m->biases = biases;

@@ -138,7 +138,8 @@ double weight_at(const struct wmat *m, uint32_t row, uint32_t col)
         q |= ((uint32_t)stream[at / 8] >> at % 8 & 1) << b;
     }
     size_t group = i / m->group;
-    return q * half_at(m->scales, group, true) + half_at(m->biases, group, true);
+    return q * half_at(m->scales, group, !m->f16_scales) +
+           half_at(m->biases, group, !m->f16_scales);
 }
 
 bool in_int8(const struct world *w, uint32_t weight_id)

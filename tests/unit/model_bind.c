@@ -187,7 +187,7 @@ static void test_packed_tensors_that_do_not_fit(void)
                    "'quantization'",
                    "", (void)0);
     PACKED_REFUSED(UNSUPPORTED,
-                   "model.safetensors: tensor '" O_PROJ ".scales' has type F16; it must be BF16",
+                   "model.safetensors: tensor '" O_PROJ ".biases' has type BF16; it must be F16",
                    quantization, tiny_reshape(t, O_PROJ ".scales", "F16", 2, 32, 1, 0));
     PACKED_REFUSED(UNSUPPORTED,
                    "model.safetensors: tensor '" O_PROJ ".biases' has type F32; it must be BF16",

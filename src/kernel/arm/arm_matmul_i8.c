@@ -5,6 +5,7 @@
  * step, so a (row, token) pair sees the same operations whatever its neighbours are.
  */
 #include "base/bits.h"
+#include "base/fp16.h"
 #include "kernel/arm/dot_groups.h"
 #include "kernel/simd/sets.h"
 
@@ -29,12 +30,12 @@ INLINE struct work plan_work(const struct wmat *w, const struct act8 *x, void *s
     return k;
 }
 
-/* bf16 [row][groups] to lane `lane` of f32 [groups][ROWS]. */
-INLINE void turn_bf16(const uint8_t *p, uint32_t groups, uint32_t lane, float *out)
+/* bf16 or f16 [row][groups] to lane `lane` of f32 [groups][ROWS]. */
+INLINE void turn_halves(const uint8_t *p, bool f16, uint32_t groups, uint32_t lane, float *out)
 {
     for (uint32_t g = 0; g < groups; g++) {
-        uint32_t bits = (uint32_t)p[2 * g] << 16 | (uint32_t)p[2 * g + 1] << 24;
-        memcpy(out + (size_t)g * ROWS + lane, &bits, sizeof bits);
+        uint16_t half = (uint16_t)(p[2 * g] | p[2 * g + 1] << 8);
+        out[(size_t)g * ROWS + lane] = f16 ? f16_to_f32(half) : bf16_to_f32(half);
     }
 }
 
@@ -44,8 +45,8 @@ INLINE void take_rows(struct work *k, const struct wmat *w, uint32_t row, uint32
     for (uint32_t i = 0; i < ROWS; i++) {
         size_t r = row + min_u32(i, count - 1);
         k->rows[i] = w->data + r * row_bytes(w);
-        turn_bf16(w->scales + r * meta, k->groups, i, k->scales);
-        turn_bf16(w->biases + r * meta, k->groups, i, k->biases);
+        turn_halves(w->scales + r * meta, w->f16_scales, k->groups, i, k->scales);
+        turn_halves(w->biases + r * meta, w->f16_scales, k->groups, i, k->biases);
     }
 }
 

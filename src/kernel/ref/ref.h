@@ -44,6 +44,8 @@ float ref_row_dot_i8(enum wtype type, const struct ref_group *groups, const stru
 
 /* bf16 element i of an array at any address. */
 float ref_bf16_at(const uint8_t *array, size_t i);
+/* Element i of the scales or biases of an affine matrix. */
+float ref_affine_at(const struct wmat *w, const uint8_t *array, size_t i);
 
 /* Eight partial sums let the compiler use vectors without reordering anything. */
 static inline float ref_sum_lanes(const float lane[8])

@@ -63,8 +63,8 @@ static float row_dot_i8(const struct wmat *w, uint32_t row, const uint8_t *q, co
             part = j == 0 ? idot * *x_scale++ : fmaf(idot, *x_scale++, part);
             total = j == 0 ? *x_sum++ : total + *x_sum++;
         }
-        acc = fmaf(part, ref_bf16_at(w->scales, (size_t)row * groups + g), acc);
-        acc = fmaf(ref_bf16_at(w->biases, (size_t)row * groups + g), total, acc);
+        acc = fmaf(part, ref_affine_at(w, w->scales, (size_t)row * groups + g), acc);
+        acc = fmaf(ref_affine_at(w, w->biases, (size_t)row * groups + g), total, acc);
     }
     return acc;
 }

@@ -18,6 +18,11 @@ float ref_bf16_at(const uint8_t *array, size_t i)
     return bf16_to_f32(load_u16(array, i));
 }
 
+float ref_affine_at(const struct wmat *w, const uint8_t *array, size_t i)
+{
+    return w->f16_scales ? f16_to_f32(load_u16(array, i)) : ref_bf16_at(array, i);
+}
+
 static const uint8_t *row_at(const struct wmat *w, uint32_t row)
 {
     return w->data + row * wtype_row_bytes(w->type, w->cols);
@@ -52,8 +57,8 @@ static void dequant_affine(const struct wmat *w, uint32_t row, float *y)
     uint32_t bits = wtype_bits(w->type);
     uint32_t groups = w->cols / w->group;
     for (uint32_t g = 0; g < groups; g++) {
-        float scale = ref_bf16_at(w->scales, (size_t)row * groups + g);
-        float bias = ref_bf16_at(w->biases, (size_t)row * groups + g);
+        float scale = ref_affine_at(w, w->scales, (size_t)row * groups + g);
+        float bias = ref_affine_at(w, w->biases, (size_t)row * groups + g);
         for (uint32_t i = g * w->group; i < (g + 1) * w->group; i++)
             y[i] = (float)stream_value(stream, i, bits) * scale + bias;
     }

@@ -1,4 +1,5 @@
 /* Weight rows and activations from one number format to another. */
+#include "base/fp16.h"
 #include "kernel/simd/sets.h"
 
 /*
@@ -34,10 +35,11 @@ INLINE float float_of(uint32_t bits)
     return x;
 }
 
-INLINE float bf16_at(const uint8_t *array, size_t i)
+/* Element i of the scales or biases of an affine matrix. */
+INLINE float affine_at(const struct wmat *w, const uint8_t *array, size_t i)
 {
-    uint32_t bits = (uint32_t)array[2 * i] << 16 | (uint32_t)array[2 * i + 1] << 24;
-    return float_of(bits);
+    uint16_t half = (uint16_t)(array[2 * i] | array[2 * i + 1] << 8);
+    return w->f16_scales ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
 INLINE void dequant_row_of(const struct wmat *w, uint32_t row, uint32_t bits, float *y)
@@ -45,8 +47,8 @@ INLINE void dequant_row_of(const struct wmat *w, uint32_t row, uint32_t bits, fl
     const uint8_t *data = w->data + row * row_bytes(w);
     size_t groups = w->cols / w->group;
     for (size_t g = 0; g < groups; g++) {
-        vf scale = vf_set(bf16_at(w->scales, row * groups + g));
-        vf bias = vf_set(bf16_at(w->biases, row * groups + g));
+        vf scale = vf_set(affine_at(w, w->scales, row * groups + g));
+        vf bias = vf_set(affine_at(w, w->biases, row * groups + g));
         dequant_group(data, w->group, bits, scale, bias, y);
         data += w->group / 8 * bits;
         y += w->group;

@@ -296,6 +296,17 @@ INLINE void turn_bf16_rows(const uint8_t *p, size_t stride, uint32_t groups, flo
         }
 }
 
+/* n floats, a multiple of eight, of which the upper halves are f16, to what these mean. */
+INLINE void halves_to_floats(float *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        __m256i words = _mm256_srli_epi32(_mm256_loadu_si256((const void *)(p + i)), 16);
+        __m128i halves =
+            _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm256_storeu_ps(p + i, _mm256_cvtph_ps(halves));
+    }
+}
+
 /* The sums of a row of results in the making; kernel.h gives the order of operations. */
 struct sums {
     __m256 acc, part, total;

@@ -128,6 +128,10 @@ INLINE __m256 rows_result(const struct work *k, const struct rows *rows, size_t 
     const uint32_t groups = k->w->cols / k->w->group;
     turn_bf16_rows(rows->scales, rows->meta_stride, groups, k->scales);
     turn_bf16_rows(rows->biases, rows->meta_stride, groups, k->biases);
+    if (k->w->f16_scales) {
+        halves_to_floats(k->scales, (size_t)groups * ROWS);
+        halves_to_floats(k->biases, (size_t)groups * ROWS);
+    }
     /* The usual size is worth a version of its own. */
     if (k->per_group == 2) return rows_dot(k, rows, token, 2, bits);
     return rows_dot(k, rows, token, k->per_group, bits);
@@ -236,6 +240,9 @@ INLINE void unpack_panel(const struct work *k, const struct panel *p, uint32_t b
         turn_bf16(rows.biases + first_group * 2, rows.meta_stride, groups, vectors * LANES,
                   k->biases + v * LANES);
     }
+    if (!k->w->f16_scales) return;
+    halves_to_floats(k->scales, (size_t)groups * vectors * LANES);
+    halves_to_floats(k->biases, (size_t)groups * vectors * LANES);
 }
 
 /* Activations of some tokens from the panel's first group on. */
