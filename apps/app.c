@@ -81,6 +81,9 @@ enum sluice_status app_open(struct app *app, sluice_engine **engine, struct slui
         options.heat = heat.len ? heat.data : NULL;
         options.heat_len = heat.len;
         status = sluice_engine_open(engine, path.data, &options, err);
+        /* The library was given bytes and does not know where they are from. */
+        if (status != SLUICE_OK && strncmp(err->message, "heat profile: ", 14) == 0)
+            fail_in(err, app->args->heat);
     }
     buffer_release(&path);
     buffer_release(&heat);

@@ -84,12 +84,14 @@ static enum sluice_status read_steps(struct forced_route *route, const struct bu
                                      struct sluice_error *err)
 {
     sluice_trace_reader *reader;
-    TRY(sluice_trace_reader_open(&reader, trace->data, trace->len, err));
+    if (sluice_trace_reader_open(&reader, trace->data, trace->len, err) != SLUICE_OK)
+        return fail_in(err, route->spec);
     enum sluice_status status = check_shape(reader, route, info, err);
     struct sluice_trace_step step;
     uint32_t n = 0;
     while (status == SLUICE_OK) {
         status = sluice_trace_next(reader, &step, err);
+        if (status != SLUICE_OK) fail_in(err, route->spec);
         if (status != SLUICE_OK || step.n == 0 || n == MOST_TOKENS) break;
         if (!is_decode(&step)) continue;
         for (uint32_t i = 0; i < route->k && route->picks; i++)

@@ -146,10 +146,8 @@ enum sluice_status cmd_cache_sim(struct app *app, struct sluice_error *err)
     struct replay r = {.app = app, .svg = {.fd = -1}};
     enum sluice_status status = replay(&r, err);
     /* A bad trace is named, as every file is. */
-    if (status == SLUICE_E_FORMAT || status == SLUICE_E_UNSUPPORTED) {
-        struct sluice_error inner = *err;
-        fail(err, status, "%.200s: %.280s", input_name(app->args->model), inner.message);
-    }
+    if (status == SLUICE_E_FORMAT || status == SLUICE_E_UNSUPPORTED)
+        fail_in(err, input_name(app->args->model));
     result_file_abort(&r.svg);
     free(r.capacities);
     free(r.rows);

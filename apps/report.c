@@ -33,6 +33,12 @@ enum sluice_status fail(struct sluice_error *err, enum sluice_status code, const
     return code;
 }
 
+enum sluice_status fail_in(struct sluice_error *err, const char *file)
+{
+    struct sluice_error inner = *err;
+    return fail(err, inner.code, "%.200s: %.280s", file, inner.message);
+}
+
 enum sluice_status fail_nomem(struct sluice_error *err, const char *what)
 {
     return fail(err, SLUICE_E_NOMEM, "%s: out of memory", what);

@@ -11,6 +11,9 @@ void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 enum sluice_status fail(struct sluice_error *err, enum sluice_status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Puts the name of the file before the message of err. Returns err's code. */
+enum sluice_status fail_in(struct sluice_error *err, const char *file);
+
 enum sluice_status fail_nomem(struct sluice_error *err, const char *what);
 
 #define TRY(expr)                                                                                  \

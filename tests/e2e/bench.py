@@ -177,7 +177,7 @@ def check_errors(tap, sluice, folder):
         (("--stream", "--route", "zipf:-1"), 1, "zipf"),
         (("--stream", "--route", "reuse:2"), 1, "reuse"),
         (("--stream", "--route", trace), 1, "the trace has"),
-        (("--stream", "--route", MODEL / "config.json"), 1, "trace"),
+        (("--stream", "--route", MODEL / "config.json"), 1, "config.json: trace"),
         (("--stream", "--ram", "1M"), 1, "smallest budget"),
         (("--stream", "-n", 0), 1, "-n 0"),
         (("--stream", "--gate", folder / "nowhere"), 1, "nowhere"),

@@ -445,7 +445,7 @@ def check_heat(tap, sluice):
                 complaints.append(f"misses without a profile and with one: {misses}")
             expect(complaints, sluice.run(*args, "--io", "mmap"), 1, "mapped experts")
             heat.write_bytes(heat.read_bytes()[:-1])
-            expect(complaints, sluice.run(*args), 1, "heat profile", f"not {size}")
+            expect(complaints, sluice.run(*args), 1, f"{heat}: heat profile", f"not {size}")
             heat.write_bytes(b"no profile")
             expect(complaints, sluice.run(*args), 1, "no heat profile")
             if heat.read_bytes() != b"no profile":
