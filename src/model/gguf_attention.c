@@ -1,6 +1,7 @@
 /* What the metadata of GGUF files says of attention: heads, rotations, scaled positions. */
 #include <inttypes.h>
 #include <math.h>
+#include <math.h>
 
 #include "model/gguf_arch.h"
 
@@ -58,6 +59,19 @@ static enum sluice_status put_scale(const struct gguf_model *m, json_t *scaling,
     return err_nomem(m->err, m->file, sizeof *scaling);
 }
 
+/* The key multiplies what follows from the factor; the field stands instead of that. */
+static enum sluice_status put_attention_factor(const struct gguf_model *m, json_t *scaling)
+{
+    double by;
+    TRY(gguf_key_f64_or(m, "rope.scaling.yarn_attn_factor", 1, &by));
+    if (by == 1) return SLUICE_OK;
+    double factor = json_number_value(json_object_get(scaling, "factor"));
+    double usual = factor > 1 ? 0.1 * log(factor) + 1 : 1;
+    if (json_object_set_new(scaling, "attention_factor", json_real(by * usual)) == 0)
+        return SLUICE_OK;
+    return err_nomem(m->err, m->file, sizeof *scaling);
+}
+
 /* YaRN (arXiv:2309.00071). */
 static enum sluice_status fill_yarn(const struct gguf_model *m, json_t *scaling)
 {
@@ -66,10 +80,10 @@ static enum sluice_status fill_yarn(const struct gguf_model *m, json_t *scaling)
         {"rope.scaling.original_context_length", "original_max_position_embeddings"},
         {"rope.scaling.yarn_beta_fast", "beta_fast"},
         {"rope.scaling.yarn_beta_slow", "beta_slow"},
-        {"rope.scaling.yarn_attn_factor", "attention_factor"},
     };
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         TRY(put_scale(m, scaling, keys[i][0], keys[i][1]));
+    TRY(put_attention_factor(m, scaling));
     if (json_object_set_new(scaling, "rope_type", json_string("yarn")) == 0) return SLUICE_OK;
     return err_nomem(m->err, m->file, sizeof *scaling);
 }

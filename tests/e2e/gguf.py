@@ -1,5 +1,7 @@
 """GGUF files: reference checkpoints written as such give the outputs of the reference."""
+import array
 import json
+import shutil
 import struct
 
 import gguf_writer
@@ -59,6 +61,25 @@ def check_reference(tap, sluice, name, convert):
                 out = sluice.logits(path, ids, folder, "--precision", "exact", "--hidden")
                 if out.read_bytes() != whole:
                     complaints.append(f"{path.name} gives other bits")
+
+
+def check_attention_factor(tap, sluice):
+    with tap.case("YaRN with a factor of its own: GGUF as safetensors") as complaints, \
+            harness.temporary_folder() as folder:
+        source = harness.REFERENCES / "qwen3_moe-yarn"
+        model = folder / "model"
+        shutil.copytree(source, model)
+        config = json.loads((model / "config.json").read_text())
+        config["rope_parameters"]["attention_factor"] = 1.3
+        (model / "config.json").write_text(json.dumps(config))
+        gguf_writer.write(folder / "model.gguf", *gguf_writer.qwen3moe(model, False))
+        runs = [sluice.logits(m, range(30), folder, "--precision", "exact").read_bytes()
+                for m in (source, model, folder / "model.gguf")]
+        if runs[0] == runs[1] or len(runs[1]) != len(runs[2]):
+            complaints.append("the factor changes nothing")
+        pairs = zip(array.array("f", runs[1][-4000:]), array.array("f", runs[2][-4000:]))
+        if not max(abs(a - b) for a, b in pairs) < 1e-3:
+            complaints.append("other logits")
 
 
 def check_streamed(tap, sluice, name, convert):
@@ -271,6 +292,7 @@ def tests(tap, sluice):
     check_streamed(tap, sluice, "deepseek_v3", gguf_writer.deepseek2)
     check_streamed(tap, sluice, "gpt_oss", gguf_writer.gpt_oss)
     check_draft_layers(tap, sluice)
+    check_attention_factor(tap, sluice)
     check_commands(tap, sluice)
     check_damages(tap, sluice, "qwen3_5_moe", gguf_writer.qwen35moe, DAMAGES)
     check_damages(tap, sluice, "deepseek_v3", gguf_writer.deepseek2, DEEPSEEK)

@@ -309,6 +309,9 @@ def common_keys(c, head_dim):
         c.key("rope.scaling.type", STRING, "yarn")
         c.key("rope.scaling.factor", F32, rope["factor"])
         c.key("rope.scaling.original_context_length", U32, rope["original_max_position_embeddings"])
+        # It multiplies what factor gives, where config.json's attention_factor stands instead.
+        usual = 0.1 * math.log(rope["factor"]) + 1
+        c.key("rope.scaling.yarn_attn_factor", F32, rope.get("attention_factor", usual) / usual)
 
 
 def frame_tensors(c, norm):
