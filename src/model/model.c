@@ -113,14 +113,19 @@ static enum sluice_status read_eos(struct model *m, const struct checkpoint *cp,
     return SLUICE_OK;
 }
 
-/* A family reads the metadata of a GGUF file as the config.json it stands for. */
+/*
+ * A family reads the metadata of a GGUF file as the config.json it stands for; messages say so, for
+ * they name fields that the file has other keys for.
+ */
 static enum sluice_status translate_gguf(struct model *m, const struct checkpoint *cp,
                                          struct binder *b, struct json_node *top,
                                          struct sluice_error *err)
 {
     TRY(gguf_config(cp, &b->gguf, &m->layout, &m->gguf_config, err));
-    *top = (struct json_node){m->gguf_config, checkpoint_file_name(cp, &cp->tensors[0]), ""};
-    return SLUICE_OK;
+    const char *name = checkpoint_file_name(cp, &cp->tensors[0]);
+    *top = (struct json_node){m->gguf_config,
+                              arena_printf(&m->arena, "%s: metadata as a config.json", name), ""};
+    return top->file ? SLUICE_OK : err_nomem(err, name, strlen(name));
 }
 
 static enum sluice_status describe(struct model *m, const struct checkpoint *cp,

@@ -162,6 +162,8 @@ DAMAGES = [
      ["nextn_predict_layers", "9"]),
     ("more layers than the metadata counts", set_key("qwen35moe.block_count", U32, 2),
      ["model.gguf", "blk.2.", "belongs to no part"]),
+    ("no experts", set_key("qwen35moe.expert_count", U32, 0),
+     ["model.gguf: metadata as a config.json", "num_experts"]),
     ("sizes that do not divide", set_key("qwen35moe.ssm.inner_size", U32, 127),
      ["ssm.inner_size", "127"]),
     ("more tokens than rows",
