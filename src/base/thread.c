@@ -86,7 +86,7 @@ static uint64_t wait_change(const struct pool *pool, _Atomic uint32_t *word,
     return spin_end(&spin, patience);
 }
 
-void pool_barrier(struct pool *pool)
+static void meet(struct pool *pool, struct patience *patience)
 {
     /* Not to be read after the arrival: thread 0 may be on its way to the next run then. */
     uint32_t n = pool->n_here;
@@ -99,9 +99,19 @@ void pool_barrier(struct pool *pool)
         if (atomic_load(&pool->phase_sleepers)) wake(&pool->phase, WAITING);
         return;
     }
-    uint64_t ns =
-        wait_change(pool, &pool->phase, &pool->phase_sleepers, phase, &pool->phase_patience);
+    uint64_t ns = wait_change(pool, &pool->phase, &pool->phase_sleepers, phase, patience);
     if (is_caller) pool->waited_ns += ns;
+}
+
+void pool_barrier(struct pool *pool)
+{
+    meet(pool, &pool->phase_patience);
+}
+
+void pool_barrier_asleep(struct pool *pool)
+{
+    struct patience none = {false};
+    meet(pool, &none);
 }
 
 static uint32_t threads_of(uint32_t round)

@@ -37,6 +37,11 @@ void pool_run(struct pool *pool, pool_fn *fn, void *arg, uint64_t work);
 
 /* Inside fn only: waits until every thread of the run is here. */
 void pool_barrier(struct pool *pool);
+/*
+ * The same for threads that wait for one which waits for the drive: they sleep soon. On a virtual
+ * machine the host's side of a read wants a core too, and gets none while all of ours spin.
+ */
+void pool_barrier_asleep(struct pool *pool);
 
 /* The part of n items that thread has: [*begin, *end), parts differ by at most grain items. */
 static inline void pool_share(uint32_t n, uint32_t grain, uint32_t thread, uint32_t n_threads,

@@ -346,7 +346,7 @@ void cpu_experts(const struct task *t, const struct node *node)
     if (run.in.act) quantize_rows(t, &run.in, N_ROWS(t, op->x));
     for (;;) {
         if (t->thread == 0) next_round(be);
-        pool_barrier(be->pool);
+        pool_barrier_asleep(be->pool);
         if (be->status != SLUICE_OK) return;
         gate_and_up(t, &run);
         pool_barrier(be->pool);
