@@ -18,6 +18,7 @@
  */
 enum { SLACK_BYTES = 2 << 20 };
 
+enum { MOST_POPULATERS = 4, LEAST_POPULATED = 64 << 20 };
 enum { ALIGN = 4096, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
@@ -147,6 +148,13 @@ _Static_assert((int)SLUICE_POLICY_LRU == (int)POLICY_LRU, "policies are numbered
 _Static_assert((int)SLUICE_POLICY_AUTO == (int)POLICY_AUTO,
                "policies are numbered as in policy.def");
 
+/* A few cores clear memory as fast as many, and a little of it is soon there anyway. */
+static uint32_t n_populaters(const struct sluice_engine *e)
+{
+    bool pays = !e->options.plan_only && e->plan.slots >= LEAST_POPULATED;
+    return pays ? min_u32(e->options.n_threads, MOST_POPULATERS) : 0;
+}
+
 static enum sluice_status open_store(struct sluice_engine *e, struct sluice_error *err)
 {
     struct store_options o = {.slot_bytes = e->options.n_slots ? 0 : e->plan.slots,
@@ -154,6 +162,7 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
                               .policy = (enum policy_kind)e->options.policy,
                               .check = e->packed ? verify_expert : NULL,
                               .check_user = e,
+                              .n_populaters = n_populaters(e),
                               .reader = reader_options(e)};
     TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
                    e->model.n_banks, &o, err));
@@ -162,7 +171,11 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
     e->plan.slots = store_bytes(e->store);
     e->plan.n_slots = store_slots(e->store);
     cpu_use_store(e->backend, e->store);
-    if (e->options.plan_only) return SLUICE_OK;
+    return SLUICE_OK;
+}
+
+static enum sluice_status fill_store(struct sluice_engine *e, struct sluice_error *err)
+{
     TRY(heat_warm(e, err));
     if (!e->options.preload) return SLUICE_OK;
     return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
@@ -182,13 +195,16 @@ static enum sluice_status load_dense(struct sluice_engine *e, struct wmat **matr
     return status;
 }
 
+/* The store opens first: memory for its slots is taken while dense weights are read. */
 static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
                                         struct sluice_error *err)
 {
     struct reader_options io = reader_options(e);
     TRY(make_plan(e, resident_bytes(matrices, n, ALIGN), err));
-    if (!e->options.plan_only) TRY(load_dense(e, matrices, n, &io, err));
-    return open_store(e, err);
+    TRY(open_store(e, err));
+    if (e->options.plan_only) return SLUICE_OK;
+    TRY(load_dense(e, matrices, n, &io, err));
+    return fill_store(e, err);
 }
 
 /* Weights that are another one have copies of its pointers. */

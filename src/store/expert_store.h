@@ -30,6 +30,7 @@ struct store_options {
     enum policy_kind policy;
     store_check_fn *check; /* NULL: what is read is not looked at */
     const void *check_user;
+    uint32_t n_populaters; /* threads that take memory for slots ahead of use; 0: none */
     struct reader_options reader;
 };
 

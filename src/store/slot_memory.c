@@ -106,9 +106,20 @@ void slots_set(struct expert_store *s, struct slot_class *k, uint32_t n)
     if (k->policy) policy_set_capacity(k->policy, n);
 }
 
+void slots_populate(struct expert_store *s)
+{
+    struct mem_range *ranges = calloc((size_t)s->n_classes + 1, sizeof *ranges);
+    for (uint32_t c = 0; ranges && c < s->n_classes; c++)
+        ranges[c] = (struct mem_range){s->classes[c].slab,
+                                       (size_t)s->classes[c].n * s->classes[c].slot_bytes};
+    if (ranges) s->populate = populate_start(ranges, s->n_classes, s->n_populaters);
+    free(ranges);
+}
+
 void store_resize(struct expert_store *s, uint64_t slot_bytes)
 {
     store_drain(s);
+    populate_stop(&s->populate);
     for (uint32_t c = 0; c < s->n_classes; c++) {
         struct slot_class *k = &s->classes[c];
         uint32_t n = slots_by_bytes(s, k, slot_bytes);
@@ -116,4 +127,5 @@ void store_resize(struct expert_store *s, uint64_t slot_bytes)
         reader_forget_buffer(s->reader);
         slots_set(s, k, n);
     }
+    slots_populate(s);
 }

@@ -5,6 +5,7 @@
 #ifndef SLUICE_STORE_STORE_PARTS_H
 #define SLUICE_STORE_STORE_PARTS_H
 
+#include "base/populate.h"
 #include "store/expert_store.h"
 
 enum { NONE = -1 };
@@ -91,6 +92,8 @@ struct expert_store {
     struct slot *slots;
     uint32_t n_slots;   /* in use, of all classes */
     uint32_t slot_room; /* entries of slots */
+    uint32_t n_populaters;
+    struct populate *populate; /* of the slots in use; NULL: none, or not possible */
     uint32_t *slot_of;  /* per key: its slot, or NONE */
     uint32_t n_keys;
     uint32_t failed; /* slot of the step whose read failed, or NONE */
@@ -149,8 +152,10 @@ uint32_t slots_by_bytes(const struct expert_store *s, const struct slot_class *k
                         uint64_t slot_bytes);
 /* Takes addresses for all slots that a class could have, or at least for n. False: refused. */
 bool slots_reserve(struct slot_class *k, uint32_t n);
-/* Lets the class have n slots, at most its room. */
+/* Lets the class have n slots, at most its room; nothing may populate them meanwhile. */
 void slots_set(struct expert_store *s, struct slot_class *k, uint32_t n);
+/* Begins to take the memory of slots in use, in the order in which they are given. */
+void slots_populate(struct expert_store *s);
 
 /* prefetch.c */
 

@@ -1,6 +1,9 @@
 /* Slots that shrink and grow between steps: right bytes, kept experts, memory given back. */
+#include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "expert_files.h"
 #include "store/prefetch.h"
 
@@ -35,7 +38,8 @@ static uint64_t all_bytes(const struct world *w)
 /* Steps, guesses and sizes in any order; a guess may be under way when the size changes. */
 static void run_ways(const struct world *w, enum policy_kind policy, uint64_t seed)
 {
-    struct store_options o = {.n_slots = 20, .policy = policy};
+    struct store_options o = {
+        .n_slots = 20, .policy = policy, .n_populaters = (uint32_t)(seed % 4)};
     o.reader.kind = seed % 2 ? READER_PREAD : READER_AUTO;
     struct fault_options faults = {
         .seed = seed, .short_chance = 20, .eintr_chance = 10, .delay = 3, .reorder = true};
@@ -141,9 +145,49 @@ static void test_memory_goes_back(void)
     world_release(&w);
 }
 
+/* Whether so many bytes more than then are there soon. */
+static bool memory_comes(uint64_t then, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < 20000 && resident_bytes_now() < then + bytes; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return resident_bytes_now() >= then + bytes;
+}
+
+static bool system_populates(void)
+{
+    void *page;
+    if (!mem_reserve(4096, &page)) return false;
+    unsigned char there = 0;
+    bool can = madvise(page, 4096, 23) == 0 && mincore(page, 4096, &there) == 0 && there & 1;
+    mem_unreserve(page, 4096);
+    return can;
+}
+
+/* Memory of slots comes before they are used, of those that there are; what goes is not taken
+ * again. */
+static void test_memory_comes_ahead(void)
+{
+    struct world w;
+    REQUIRE(world_make(&w, one_size, 2, 72));
+    uint64_t slot = store_slot_bytes(w.list[0], 4096), before = resident_bytes_now();
+    struct store_options o = {.n_slots = 40, .n_populaters = 2, .reader = {.kind = READER_PREAD}};
+    struct expert_store *s = open_store(&w, &o);
+    bool can = system_populates();
+    CHECK(!can || memory_comes(before, 30 * slot));
+    store_resize(s, 4 * slot);
+    uint64_t small = resident_bytes_now();
+    CHECK(small < before + 20 * slot, "%u KiB", (unsigned)((small - before) / 1024));
+    store_resize(s, 64 * slot);
+    CHECK(!can || memory_comes(small, 50 * slot));
+    CHECK_OK(store_preload(s, NULL, NULL, &err));
+    store_close(&s);
+    world_release(&w);
+}
+
 #define CASES(C)                                                                                   \
     C(right_bytes)                                                                                 \
     C(what_stays)                                                                                  \
-    C(memory_goes_back)
+    C(memory_goes_back)                                                                            \
+    C(memory_comes_ahead)
 
 CHECK_MAIN(CASES)

@@ -1,0 +1,99 @@
+/* Memory taken ahead of its first touch: all of it comes, what is in it stays, it stops at once. */
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/populate.h"
+#include "check.h"
+
+enum { PAGE = 4096, MOST_PAGES = 16384 };
+
+static struct mem_range reserve(size_t bytes)
+{
+    struct mem_range r = {.bytes = bytes};
+    CHECK(mem_reserve(bytes, &r.base));
+    return r;
+}
+
+static size_t pages_there(const struct mem_range *r)
+{
+    static unsigned char there[MOST_PAGES];
+    size_t pages = r->bytes / PAGE, n = 0;
+    bool asked = pages <= MOST_PAGES && mincore(r->base, r->bytes, there) == 0;
+    CHECK(asked);
+    if (!asked) return 0;
+    for (size_t i = 0; i < pages; i++) n += there[i] & 1;
+    return n;
+}
+
+/* Old kernels cannot, and emulators say that they did. */
+static bool system_can(void)
+{
+    struct mem_range r = reserve(PAGE);
+    bool can = madvise(r.base, PAGE, 23) == 0 && pages_there(&r) == 1;
+    mem_unreserve(r.base, r.bytes);
+    return can;
+}
+
+static bool comes(const struct mem_range *r)
+{
+    uint64_t end = clock_ns() + 20u * 1000000000u;
+    while (clock_ns() < end && pages_there(r) < r->bytes / PAGE)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return pages_there(r) == r->bytes / PAGE;
+}
+
+static void test_all_comes(void)
+{
+    struct mem_range r[3] = {reserve(39 << 20), reserve(5 << 20), reserve(3 * PAGE)};
+    unsigned char *bytes = r[0].base;
+    for (size_t i = 0; i < r[0].bytes; i += 3 * PAGE)
+        bytes[i] = (unsigned char)(1 + i / PAGE % 255);
+    for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
+        struct populate *p = populate_start(r, 3, n_threads);
+        for (uint32_t i = 0; i < 3; i++) CHECK(!system_can() || comes(&r[i]), "range %u", i);
+        populate_stop(&p);
+        CHECK(p == NULL);
+        for (size_t i = 0; i < r[0].bytes; i += 3 * PAGE)
+            CHECK(bytes[i] == (unsigned char)(1 + i / PAGE % 255) && bytes[i + PAGE] == 0);
+        CHECK(madvise(r[1].base, r[1].bytes, MADV_DONTNEED) == 0);
+    }
+    for (uint32_t i = 0; i < 3; i++) mem_unreserve(r[i].base, r[i].bytes);
+}
+
+/* Ranges may go as soon as it has stopped, and what lies behind their ends is left alone. */
+static void test_stops(void)
+{
+    for (uint32_t i = 0; i < 20; i++) {
+        struct mem_range r = reserve(64 << 20), half = {r.base, (32 << 20) - PAGE};
+        struct populate *p = populate_start(&half, 1, 1 + i % 4);
+        if (i % 2) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+        populate_stop(&p);
+        struct mem_range rest = {(char *)r.base + half.bytes, r.bytes - half.bytes};
+        CHECK(pages_there(&rest) < (2 << 20) / PAGE); /* a huge page at the end */
+        mem_unreserve(r.base, r.bytes);
+    }
+}
+
+static void test_nothing_to_do(void)
+{
+    struct mem_range empty = {0};
+    struct populate *p = populate_start(NULL, 0, 2);
+    CHECK(p == NULL);
+    populate_stop(&p);
+    p = populate_start(&empty, 1, 0);
+    CHECK(p == NULL);
+    p = populate_start(&empty, 1, 2);
+    populate_stop(&p);
+    CHECK(p == NULL);
+}
+
+#define CASES(C)                                                                                   \
+    C(all_comes)                                                                                   \
+    C(stops)                                                                                       \
+    C(nothing_to_do)
+
+CHECK_MAIN(CASES)
