@@ -110,7 +110,8 @@ enum sluice_mmap_advice {
 
 /* How experts are read before the router asks for them. It changes no bit of any result. */
 enum sluice_prefetch {
-    SLUICE_PREFETCH_OFF = 0,    /* not at all; the default */
+    SLUICE_PREFETCH_OFF = 0,    /* not at all, but by prompts that need nearly all of them; the
+                                   default */
     SLUICE_PREFETCH_LAST = 1,   /* those that the layer used for the session's last token */
     SLUICE_PREFETCH_ROUTER = 2, /* those that its router chooses when shown the stream before
                                    attention */

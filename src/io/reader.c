@@ -309,9 +309,10 @@ static bool continue_stalled(struct reader *r)
 static struct queue *next_queue(struct reader *r)
 {
     if (r->demand.n) return &r->demand;
-    uint32_t most = max_u32(r->info.depth / PREFETCH_SHARE, 1);
-    bool may = r->prefetch.n && r->n_demand == 0 && r->n_prefetch < most;
-    return may ? &r->prefetch : NULL;
+    if (r->prefetch.n == 0 || r->n_demand) return NULL;
+    bool sure = r->prefetch.ops[r->prefetch.head].sure;
+    uint32_t most = sure ? r->info.depth : max_u32(r->info.depth / PREFETCH_SHARE, 1);
+    return r->n_prefetch < most ? &r->prefetch : NULL;
 }
 
 static uint32_t *count_of(struct reader *r, const struct read_op *op)
@@ -322,7 +323,8 @@ static uint32_t *count_of(struct reader *r, const struct read_op *op)
 /* Whether one more read would only wait in the drive, and make those before it finish later. */
 static bool is_enough(const struct reader *r, const struct read_op *op)
 {
-    return r->n_flights >= LEAST_FLIGHTS && r->flying + op->bytes > r->most_flying;
+    bool bounded = !(op->prefetch && op->sure);
+    return bounded && r->n_flights >= LEAST_FLIGHTS && r->flying + op->bytes > r->most_flying;
 }
 
 static bool start_next(struct reader *r)

@@ -4,10 +4,11 @@
  * reads they have at the same time, so that what is asked for too early delays what is computed
  * first, and what is asked for too late finds the drive idle. A prefetch read starts only while no
  * demand read is queued or in flight, and at most an eighth of the depth are in flight at once, so
- * that it hardly delays the demand reads that come after it. Short reads are continued and
- * interrupted ones repeated, so that a result is either all the bytes that were needed or an error;
- * bytes of a file that was written to since it was opened are an error too. How reads are carried
- * out is a driver's business: io_uring, a pool of pread threads, or a test double.
+ * that it hardly delays the demand reads that come after it; those that are sure to be asked for
+ * may fill the depth. Short reads are continued and interrupted ones repeated, so that a result is
+ * either all the bytes that were needed or an error; bytes of a file that was written to since it
+ * was opened are an error too. How reads are carried out is a driver's business: io_uring, a pool
+ * of pread threads, or a test double.
  *
  * One thread at a time uses a reader.
  */
@@ -44,6 +45,7 @@ struct read_op {
     void *into;
     uint64_t tag; /* the caller's */
     bool prefetch;
+    bool sure; /* a prefetch that is as good as asked for: nothing else will want the drive */
 };
 
 struct read_result {

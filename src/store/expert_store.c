@@ -268,6 +268,11 @@ void store_poll(struct expert_store *s)
     for (size_t i = 0; i < n; i++) take_result(s, &results[i]);
 }
 
+bool store_has_read(const struct expert_store *s)
+{
+    return reader_pending(s->reader) == 0 && s->step.n_left == s->step.n_ready;
+}
+
 void store_done(struct expert_store *s, uint32_t expert)
 {
     s->slots[s->slot_of[key_of(&s->step, expert)]].pins = 0;

@@ -78,6 +78,8 @@ enum sluice_status store_next(struct expert_store *store, uint32_t *ready, uint3
  * nothing.
  */
 void store_poll(struct expert_store *store);
+/* Whether all that the step asked for has been read, and nothing else is being. */
+bool store_has_read(const struct expert_store *store);
 /* The step has computed with this expert. */
 void store_done(struct expert_store *store, uint32_t expert);
 

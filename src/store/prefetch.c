@@ -31,7 +31,7 @@ static bool is_old_guess(const struct slot *slot)
 static uint32_t take_slot(struct expert_store *s, const struct bank_entry *bank)
 {
     struct slot_class *k = class_of_bank(s, bank);
-    uint32_t most = min_u32(k->n / AHEAD_SHARE, AHEAD_MOST);
+    uint32_t most = min_u32(k->n / AHEAD_SHARE, s->guess.sure ? k->n : AHEAD_MOST);
     if (k->n_coming >= most) return (uint32_t)NONE;
     return slot_take(s, k, k->n_ahead < most ? slot_is_spare : is_old_guess);
 }
@@ -51,7 +51,8 @@ static void give_up(struct expert_store *s, struct slot *slot)
 /* Reads one expert ahead; false: there is no slot for it. */
 static bool read_ahead(struct expert_store *s, const struct bank_entry *bank, uint32_t expert)
 {
-    struct slot_load what = {.bank = bank, .expert = expert, .use = USE_GUESS, .ahead = true};
+    struct slot_load what = {
+        .bank = bank, .expert = expert, .use = USE_GUESS, .ahead = true, .sure = s->guess.sure};
     uint32_t index = take_slot(s, bank);
     if (index == (uint32_t)NONE) return false;
     class_of_bank(s, bank)->n_coming++;
@@ -60,14 +61,14 @@ static bool read_ahead(struct expert_store *s, const struct bank_entry *bank, ui
     return ok;
 }
 
-void store_guess(struct expert_store *s, const struct expert_bank *bank, const uint32_t *experts,
-                 uint32_t n)
+/* Starts what has just been put into the guess. */
+static void begin(struct expert_store *s, const struct expert_bank *bank, uint32_t n, bool sure)
 {
     struct guess *guess = &s->guess;
-    guess_end(s);
+    const uint32_t *experts = guess->experts;
     guess->bank = &s->banks[bank->index];
     guess->n = n;
-    memcpy(guess->experts, experts, n * sizeof *experts);
+    guess->sure = sure;
     s->stats.guesses += n;
     for (uint32_t i = 0; i < n; i++) {
         struct slot *slot = slot_with(s, guess->bank, experts[i]);
@@ -76,6 +77,21 @@ void store_guess(struct expert_store *s, const struct expert_bank *bank, const u
     for (uint32_t i = 0; i < n; i++)
         if (!slot_with(s, guess->bank, experts[i]) && !read_ahead(s, guess->bank, experts[i]))
             break;
+}
+
+void store_guess(struct expert_store *s, const struct expert_bank *bank, const uint32_t *experts,
+                 uint32_t n)
+{
+    guess_end(s);
+    memcpy(s->guess.experts, experts, n * sizeof *experts);
+    begin(s, bank, n, false);
+}
+
+void store_read_on(struct expert_store *s, const struct expert_bank *bank)
+{
+    guess_end(s);
+    for (uint32_t e = 0; e < bank->n_experts; e++) s->guess.experts[e] = e;
+    begin(s, bank, bank->n_experts, true);
 }
 
 /* Ends the guess; kept: whether a step asks for the expert. */

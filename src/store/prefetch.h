@@ -19,4 +19,10 @@ enum prefetch_kind { PREFETCH_OFF, PREFETCH_LAST, PREFETCH_ROUTER, PREFETCH_KIND
 void store_guess(struct expert_store *store, const struct expert_bank *bank,
                  const uint32_t *experts, uint32_t n);
 
+/*
+ * The same for all experts of the bank, when nearly all will be needed, as by a long prompt: reads
+ * may fill the drive's queue, and may take an eighth of the slots however many these are.
+ */
+void store_read_on(struct expert_store *store, const struct expert_bank *bank);
+
 #endif

@@ -73,7 +73,8 @@ uint32_t slot_take(struct expert_store *s, struct slot_class *k, slot_may_leave_
     return index;
 }
 
-static enum sluice_status submit_windows(struct expert_store *s, uint32_t index, bool ahead,
+static enum sluice_status submit_windows(struct expert_store *s, uint32_t index,
+                                         const struct slot_load *what,
                                          const struct expert_windows *windows,
                                          struct sluice_error *err)
 {
@@ -86,7 +87,8 @@ static enum sluice_status submit_windows(struct expert_store *s, uint32_t index,
                              .need = (uint32_t)w->need,
                              .into = slot->data + w->slot_off,
                              .tag = index,
-                             .prefetch = ahead};
+                             .prefetch = what->ahead,
+                             .sure = what->sure};
         TRY(reader_submit(s->reader, &op, err));
         slot->pending++;
         slot->bytes += w->need;
@@ -118,7 +120,7 @@ enum sluice_status slot_fill(struct expert_store *s, uint32_t index, const struc
     s->slot_of[slot->key] = index;
     policy_insert(k->policy, b->first_rank + what->expert, what->use);
     enum sluice_status status =
-        found ? submit_windows(s, index, what->ahead, &windows, err)
+        found ? submit_windows(s, index, what, &windows, err)
               : err_set(err, SLUICE_E_INTERNAL, "layer %u, expert %u lies in no file",
                         b->bank->layer, what->expert);
     if (status != SLUICE_OK) slot->error = ENOMEM; /* what is in it is not the expert */

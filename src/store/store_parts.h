@@ -79,6 +79,7 @@ struct guess {
     const struct bank_entry *bank; /* NULL: no guess stands */
     uint32_t *experts;
     uint32_t n;
+    bool sure; /* see store_read_on */
 };
 
 struct expert_store {
@@ -94,7 +95,7 @@ struct expert_store {
     uint32_t slot_room; /* entries of slots */
     uint32_t n_populaters;
     struct populate *populate; /* of the slots in use; NULL: none, or not possible */
-    uint32_t *slot_of;  /* per key: its slot, or NONE */
+    uint32_t *slot_of;         /* per key: its slot, or NONE */
     uint32_t n_keys;
     uint32_t failed; /* slot of the step whose read failed, or NONE */
     store_check_fn *check;
@@ -114,6 +115,7 @@ struct slot_load {
     uint32_t expert;
     enum policy_use use;
     bool ahead; /* reads have the priority of prefetch */
+    bool sure;  /* and are as good as asked for */
 };
 
 static inline struct slot_class *class_of_bank(const struct expert_store *s,

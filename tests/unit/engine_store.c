@@ -263,6 +263,35 @@ static void run_through_cut(const struct copy *c, const struct prompt *p, size_t
     sluice_engine_close(&engine);
 }
 
+/* A prompt that needs nearly every expert of a layer has the next layer's read ahead. */
+static void test_prompt_reads_on(void)
+{
+    enum { LONG = 200, SLOTS = 96 };
+    struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+    o.io = SLUICE_IO_MMAP;
+    sluice_engine *engine = run_engine(storyteller, &o);
+    struct prompt p = prompt_make(run_vocab(engine), LONG, 5);
+    prompt_run(&p, engine);
+    sluice_engine_close(&engine);
+    o.io = SLUICE_IO_AUTO;
+    o.n_slots = SLOTS;
+    engine = run_engine(storyteller, &o);
+    sluice_session *session = run_session(engine);
+    float *logits = must(calloc((size_t)LONG * p.vocab, sizeof *logits));
+    CHECK_OK(prompt_eval(&p, engine, session, 0, LONG - 4, logits, &err));
+    struct sluice_stats prompt = stats_of(engine);
+    uint64_t ahead = prompt.prefetch_useful + prompt.prefetch_late;
+    CHECK(ahead > 0 && prompt.prefetch_right > prompt.prefetch_predicted / 2);
+    for (size_t t = LONG - 4; t < LONG; t++)
+        CHECK_OK(prompt_eval(&p, engine, session, t, 1, logits + t * p.vocab, &err));
+    expect_same(&p, logits, "a long prompt");
+    CHECK(stats_of(engine).prefetch_predicted == prompt.prefetch_predicted);
+    free(logits);
+    sluice_session_close(&session);
+    sluice_engine_close(&engine);
+    prompt_release(&p);
+}
+
 static void test_cut_and_restored(void)
 {
     static const size_t at[] = {0, 1, PREFILL - 1, PREFILL, TOKENS - 1};
@@ -622,6 +651,7 @@ static void test_refused_options(void)
     C(same_bits_fast)                                                                              \
     C(same_bits_exact)                                                                             \
     C(mapped_advice)                                                                               \
+    C(prompt_reads_on)                                                                             \
     C(cut_and_restored)                                                                            \
     C(cut_within_a_call)                                                                           \
     C(overwritten_shard)                                                                           \

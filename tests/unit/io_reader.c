@@ -317,7 +317,7 @@ static void test_demand_before_prefetch(void)
     corpus_release(&c);
 }
 
-/* Reads without demand: never more of them in flight than their share. */
+/* Reads without demand: never more of them in flight than their share, or the depth if sure. */
 static void test_prefetch_alone(void)
 {
     static const uint32_t some_depths[] = {1, 7, 16, 64};
@@ -326,16 +326,27 @@ static void test_prefetch_alone(void)
     struct read_result results[8];
     REQUIRE(corpus_make(&c));
     uint8_t *memory = must(aligned_alloc(LARGEST_ALIGN, GUESSES * 4096));
-    for (uint32_t i = 0; i < COUNT_OF(some_depths); i++) {
-        struct reader_options o = {.depth = some_depths[i]};
+    for (uint32_t i = 0; i < 2 * COUNT_OF(some_depths); i++) {
+        bool sure = i % 2;
+        uint32_t depth = some_depths[i / 2];
+        struct reader_options o = {.depth = depth};
         REQUIRE(use_faults(&o, INNER_NONE, &(struct fault_options){.delay = 3}));
         struct reader *r = open_reader(&c, &o);
         size_t n, got = 0;
         memset(memory, 0, GUESSES * 4096);
-        submit_many(r, memory, GUESSES, 0, true);
+        for (uint32_t k = 0; k < GUESSES; k++) {
+            struct read_op op = {.offset = 4096ull * k,
+                                 .bytes = 4096,
+                                 .need = 4096,
+                                 .into = memory + (size_t)4096 * k,
+                                 .prefetch = true,
+                                 .sure = sure};
+            CHECK_OK(reader_submit(r, &op, &err));
+        }
         while ((n = reader_poll(r, results, 8, true))) got += n;
         CHECK(got == GUESSES && memcmp(memory, c.bytes[0], GUESSES * 4096) == 0);
-        CHECK(driver_fault_most(o.driver_state) == max_u32(some_depths[i] / 8, 1));
+        uint32_t most = sure ? min_u32(depth, GUESSES) : max_u32(depth / 8, 1);
+        CHECK(driver_fault_most(o.driver_state) == most, "%u of depth %u", most, depth);
         reader_close(&r);
     }
     free(memory);

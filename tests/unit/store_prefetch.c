@@ -76,6 +76,10 @@ static uint32_t make_guess(struct stepper *t)
     uint32_t list[MAX_EXPERTS], n = 0;
     uint32_t bank = rng_below(&t->rng, 5) ? t->bank : rng_below(&t->rng, t->world->n_banks);
     uint32_t share = rng_below(&t->rng, 4);
+    if (rng_below(&t->rng, 6) == 0) {
+        store_read_on(t->store, t->world->list[bank]);
+        return t->world->banks[bank].n_experts;
+    }
     for (uint32_t e = 0; e < t->world->banks[bank].n_experts; e++) {
         bool wanted = false;
         for (uint32_t i = 0; i < t->n_wanted; i++) wanted |= t->wanted[i] == e;
@@ -265,6 +269,40 @@ static void test_wrong_guesses(void)
     world_release(&w);
 }
 
+/* A whole layer ahead: an eighth of full slots, more than guesses get, and all that are free. */
+static void test_read_on(void)
+{
+    static const struct bank_shape shapes[] = {
+        {PACKED, 32, 32, 32, WTYPE_Q4, WTYPE_Q4}, {PACKED, 32, 32, 32, WTYPE_Q4, WTYPE_Q4},
+        {PACKED, 32, 32, 32, WTYPE_Q4, WTYPE_Q4}, {PACKED, 32, 32, 32, WTYPE_Q4, WTYPE_Q4},
+        {PACKED, 32, 32, 32, WTYPE_Q4, WTYPE_Q4}, {PACKED, 32, 32, 32, WTYPE_Q4, WTYPE_Q4},
+    };
+    enum { SLOTS = 160, EACH = 32, AHEAD = SLOTS / 8, DEPTH = 24 };
+    struct world w;
+    uint32_t all[MAX_EXPERTS];
+    for (uint32_t e = 0; e < EACH; e++) all[e] = e;
+    REQUIRE(world_make(&w, shapes, COUNT_OF(shapes), 26));
+    struct store_options o = {.n_slots = SLOTS, .reader = {.depth = DEPTH}};
+    REQUIRE(use_faults(&o.reader, INNER_NONE, &(struct fault_options){.delay = 3}));
+    struct stepper t = {.world = &w, .rng = {1}, .store = open_store(&w, &o)};
+    store_read_on(t.store, w.list[0]);
+    CHECK(!store_has_read(t.store));
+    settle(t.store);
+    CHECK(store_has_read(t.store) && stats_of(t.store).guesses_read == AHEAD);
+    CHECK(driver_fault_most(o.reader.driver_state) == AHEAD);
+    for (uint32_t b = 0; b < 5; b++) decode_step(&t, b, all, EACH);
+    struct store_stats full = stats_of(t.store), s;
+    CHECK(full.guesses_useful == AHEAD && full.misses == SLOTS - AHEAD);
+    store_read_on(t.store, w.list[5]);
+    settle(t.store);
+    CHECK(run_step(&t, 5, all, EACH) == SLUICE_OK, "%s", t.err.message);
+    s = stats_of(t.store);
+    CHECK(s.guesses_useful == 2 * AHEAD && s.hits - full.hits == AHEAD);
+    CHECK(s.guesses_wasted_bytes == 0);
+    store_close(&t.store);
+    world_release(&w);
+}
+
 /* A step holds its slots against any guess, and gets those that guesses have. */
 static void test_slots_are_the_steps(void)
 {
@@ -413,6 +451,7 @@ static void test_refused_guess(void)
     C(right_guess)                                                                                 \
     C(joined)                                                                                      \
     C(wrong_guesses)                                                                               \
+    C(read_on)                                                                                     \
     C(slots_are_the_steps)                                                                         \
     C(failed_guess)                                                                                \
     C(failed_reads)                                                                                \

@@ -22,6 +22,7 @@ struct experts_round {
     uint32_t *experts;
     uint32_t *active; /* all experts of the layer's batch */
     uint32_t n_active;
+    const struct expert_bank *next; /* to be read on with when this layer has been; or NULL */
 };
 
 /* A node, or the int8 copy of the input of projection node (program.c). */

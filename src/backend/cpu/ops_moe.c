@@ -3,6 +3,7 @@
 
 #include "backend/cpu/cpu_internal.h"
 #include "store/mapped.h"
+#include "store/prefetch.h"
 
 /* The caller's choice instead of the router's, with equal weights. */
 static void route_by_hook(const struct task *t, uint32_t layer, uint32_t n, uint32_t k,
@@ -74,6 +75,15 @@ static void list_active(struct cpu_backend *be, const int32_t *offsets, uint32_t
     be->expert_uses += round->n_active;
 }
 
+/* A prompt that needs nearly all experts of a layer will of the next. */
+static const struct expert_bank *bank_to_read_on(const struct cpu_backend *be,
+                                                 const struct expert_bank *bank)
+{
+    bool nearly_all = (uint64_t)be->round.n_active * 8 >= (uint64_t)bank->n_experts * 7;
+    bool last = bank->index + 1 >= be->n_banks;
+    return batch_is_prompt(be->batch) && nearly_all && !last ? be->banks[bank->index + 1] : NULL;
+}
+
 /*
  * Reads of missing experts start as soon as the picks are known, so that the shared expert is
  * computed meanwhile.
@@ -85,6 +95,7 @@ static void request_experts(struct cpu_backend *be, const struct node *node)
     if (!store && bank && be->options.will_need)
         mapped_will_need(bank, be->round.active, be->round.n_active);
     if (!store || !bank) return;
+    be->round.next = bank_to_read_on(be, bank);
     be->status = store_begin(store, bank, be->round.active, be->round.n_active,
                              batch_is_prompt(be->batch) ? USE_PREFILL : USE_DECODE, &be->error);
     if (be->status == SLUICE_OK && be->prefetch == PREFETCH_LAST) cpu_guess_last(be, bank);
@@ -189,6 +200,14 @@ static const struct expert_view *view_of(const struct task *t, const struct expe
     return &run->bank->experts[expert];
 }
 
+/* The drive goes on with the next layer as soon as it has no more to read for this one. */
+static void read_on(struct cpu_backend *be)
+{
+    if (!be->round.next || !store_has_read(be->options.store)) return;
+    store_read_on(be->options.store, be->round.next);
+    be->round.next = NULL;
+}
+
 /* Thread 0 chooses what is computed next: what has arrived, or everything when it is mapped. */
 static void next_round(struct cpu_backend *be)
 {
@@ -196,6 +215,7 @@ static void next_round(struct cpu_backend *be)
     if (be->options.store) {
         be->status = store_next(be->options.store, round->experts, round->n_active, true, &round->n,
                                 &be->error);
+        if (be->status == SLUICE_OK) read_on(be);
     } else {
         memcpy(round->experts, round->active, round->n_active * sizeof *round->experts);
         round->n = round->n_active;
@@ -263,7 +283,9 @@ static void activate(const struct task *t, const struct experts_run *run, uint32
  */
 static void keep_reading(const struct task *t)
 {
-    if (t->thread == 0 && t->be->options.store) store_poll(t->be->options.store);
+    if (t->thread != 0 || !t->be->options.store) return;
+    store_poll(t->be->options.store);
+    read_on(t->be);
 }
 
 /*
