@@ -27,7 +27,7 @@ static double brain(const uint8_t *p)
     uint32_t bits = bits_at(p, 0, 16) << 16;
     float f;
     memcpy(&f, &bits, sizeof f);
-    return f;
+    return (double)f;
 }
 
 static int signed_byte(uint8_t b)
@@ -153,7 +153,7 @@ static double tile_scale(const struct wmat *w, uint32_t row, uint32_t col)
     float f;
     if (!w->f32_scales) return brain(w->scales + 2 * at);
     memcpy(&f, w->scales + 4 * at, 4);
-    return f;
+    return (double)f;
 }
 
 struct format_value format_value(const struct wmat *w, uint32_t row, uint32_t col)
@@ -162,7 +162,7 @@ struct format_value format_value(const struct wmat *w, uint32_t row, uint32_t co
     uint32_t values = 32, bytes;
     float f;
     switch ((int)w->type) {
-    case WTYPE_F32: memcpy(&f, w->data + 4 * i, 4); return (struct format_value){f, 0};
+    case WTYPE_F32: memcpy(&f, w->data + 4 * i, 4); return (struct format_value){(double)f, 0};
     case WTYPE_F16: return (struct format_value){half(w->data + 2 * i), 0};
     case WTYPE_BF16: return (struct format_value){brain(w->data + 2 * i), 0};
     case WTYPE_F8_E4M3: return (struct format_value){e4m3(w->data[i]) * tile_scale(w, row, col), 0};
