@@ -262,24 +262,21 @@ INLINE void turn_bf16_8x8(const uint8_t *p, size_t stride, float *out)
 /* bf16 [8 rows][count] to f32 [count][8 rows]; count is 2 or 4, a constant at every call. */
 INLINE void turn_bf16_few(const uint8_t *p, size_t stride, uint32_t count, float *out)
 {
-    __m128i row[ROWS], by_group[4];
+    const __m256i zero = _mm256_setzero_si256();
+    __m128i pairs[ROWS / 2]; /* of rows: their first values, their second ones */
     UNROLL
-    for (uint32_t r = 0; r < ROWS; r++) {
-        const uint8_t *at = row_of(p, stride, r);
-        row[r] = count == 4 ? load_8(at) : load_4(at);
+    for (uint32_t r = 0; r < ROWS; r += 2) {
+        const uint8_t *a = row_of(p, stride, r), *b = row_of(p, stride, r + 1);
+        pairs[r / 2] = count == 4 ? _mm_unpacklo_epi16(load_8(a), load_8(b))
+                                  : _mm_unpacklo_epi16(load_4(a), load_4(b));
     }
-    __m128i low = _mm_unpacklo_epi16(row[0], row[1]), high = _mm_unpacklo_epi16(row[2], row[3]);
-    __m128i low2 = _mm_unpacklo_epi16(row[4], row[5]), high2 = _mm_unpacklo_epi16(row[6], row[7]);
-    __m128i first = _mm_unpacklo_epi32(low, high), second = _mm_unpacklo_epi32(low2, high2);
-    by_group[0] = _mm_unpacklo_epi64(first, second);
-    by_group[1] = _mm_unpackhi_epi64(first, second);
-    first = _mm_unpackhi_epi32(low, high);
-    second = _mm_unpackhi_epi32(low2, high2);
-    by_group[2] = _mm_unpacklo_epi64(first, second);
-    by_group[3] = _mm_unpackhi_epi64(first, second);
-    UNROLL
-    for (uint32_t g = 0; g < count; g++, out += ROWS)
-        _mm256_storeu_si256((void *)out, _mm256_slli_epi32(_mm256_cvtepu16_epi32(by_group[g]), 16));
+    __m256i even = _mm256_set_m128i(pairs[2], pairs[0]), odd = _mm256_set_m128i(pairs[3], pairs[1]);
+    __m256i first = _mm256_unpacklo_epi32(even, odd), last = _mm256_unpackhi_epi32(even, odd);
+    _mm256_storeu_si256((void *)out, _mm256_unpacklo_epi16(zero, first));
+    _mm256_storeu_si256((void *)(out + ROWS), _mm256_unpackhi_epi16(zero, first));
+    if (count == 2) return;
+    _mm256_storeu_si256((void *)(out + 2 * ROWS), _mm256_unpacklo_epi16(zero, last));
+    _mm256_storeu_si256((void *)(out + 3 * ROWS), _mm256_unpackhi_epi16(zero, last));
 }
 
 INLINE void turn_bf16_rows(const uint8_t *p, size_t stride, uint32_t groups, float *out)

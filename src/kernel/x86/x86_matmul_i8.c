@@ -44,16 +44,51 @@ INLINE struct work plan_work(const struct wmat *w, const struct act8 *x, void *s
     return k;
 }
 
+/* The rows of a matrix from its first one on; no row has a part of a byte. */
+INLINE struct rows all_rows(const struct wmat *w, uint32_t bits)
+{
+    return (struct rows){.data = w->data,
+                         .scales = w->scales,
+                         .biases = w->biases,
+                         .stride = (size_t)w->cols / 8 * bits,
+                         .meta_stride = w->cols / w->group * 2ul};
+}
+
+INLINE struct rows rows_from(const struct rows *all, size_t row)
+{
+    return (struct rows){.data = all->data + row * all->stride,
+                         .scales = all->scales + row * all->meta_stride,
+                         .biases = all->biases + row * all->meta_stride,
+                         .stride = all->stride,
+                         .meta_stride = all->meta_stride};
+}
+
 /* One token */
 
-INLINE struct rows rows_at(const struct wmat *w, uint32_t row)
+/* A matrix and a row of activations, as all its rows meet them. */
+struct one_token {
+    struct rows rows; /* of the whole matrix */
+    const int8_t *x;  /* ordered */
+    const float *act_scale, *act_sum;
+    float *scales, *biases; /* room for [groups][ROWS] */
+    uint32_t acts, groups;
+    bool f16_scales;
+};
+
+INLINE struct one_token begin_token(const struct work *k, size_t token, uint32_t bits)
 {
-    size_t meta = w->cols / w->group * 2ul;
-    return (struct rows){.data = w->data + row * row_bytes(w),
-                         .scales = w->scales + row * meta,
-                         .biases = w->biases + row * meta,
-                         .stride = row_bytes(w),
-                         .meta_stride = meta};
+    const struct wmat *w = k->w;
+    const uint32_t acts = w->cols / ACT8_GROUP;
+    order_row(k->x->q + token * w->cols, w->cols, bits, k->ordered);
+    return (struct one_token){.rows = all_rows(w, bits),
+                              .x = k->ordered,
+                              .act_scale = k->x->scale + token * acts,
+                              .act_sum = k->x->sum + token * acts,
+                              .scales = k->scales,
+                              .biases = k->biases,
+                              .acts = acts,
+                              .groups = w->cols / w->group,
+                              .f16_scales = w->f16_scales};
 }
 
 INLINE uint8_t *pad(uint8_t *out, const uint8_t *rows, size_t stride, uint32_t count)
@@ -64,13 +99,13 @@ INLINE uint8_t *pad(uint8_t *out, const uint8_t *rows, size_t stride, uint32_t c
 }
 
 /* Fewer rows than eight, and zero rows for the others. */
-INLINE struct rows padded_rows(const struct work *k, uint32_t row, uint32_t count)
+INLINE struct rows padded_rows(const struct rows *few, uint32_t count, uint8_t *out)
 {
-    struct rows rows = rows_at(k->w, row), padded = rows;
-    uint8_t *scales = pad(k->padded, rows.data, rows.stride, count);
-    uint8_t *biases = pad(scales, rows.scales, rows.meta_stride, count);
-    pad(biases, rows.biases, rows.meta_stride, count);
-    padded.data = k->padded;
+    struct rows padded = *few;
+    uint8_t *scales = pad(out, few->data, few->stride, count);
+    uint8_t *biases = pad(scales, few->scales, few->meta_stride, count);
+    pad(biases, few->biases, few->meta_stride, count);
+    padded.data = out;
     padded.scales = scales;
     padded.biases = biases;
     return padded;
@@ -89,68 +124,83 @@ INLINE void prefetch_meta(const struct rows *rows)
     prefetch(rows->biases + bytes, bytes);
 }
 
+INLINE void add_pair(struct sums *s, const struct one_token *one, const __m256i idot[2], uint32_t a,
+                     uint32_t per_group, const float **scale, const float **bias)
+{
+    for (uint32_t j = 0; j < 2; j++) {
+        bool last = (a + j) % per_group == per_group - 1;
+        add_group(s, idot[j], one->act_scale[a + j], one->act_sum[a + j], (a + j) % per_group == 0,
+                  last, *scale, *bias);
+        if (last) *scale += ROWS, *bias += ROWS;
+    }
+}
+
 /*
  * Results of eight rows; bits is a constant at every call, and per_group where it is two. Rows lie
  * one after the other, so before a step uses some bytes of each, as many are fetched from further
  * on.
  */
-INLINE __m256 rows_dot(const struct work *k, const struct rows *rows, size_t token,
-                       uint32_t per_group, uint32_t bits)
+INLINE __m256 rows_dot(const struct one_token *one, const struct rows *rows, uint32_t per_group,
+                       uint32_t bits)
 {
-    const uint32_t acts = k->w->cols / ACT8_GROUP;
-    const float *act_scale = k->x->scale + token * acts, *act_sum = k->x->sum + token * acts;
-    const float *scale = k->scales, *bias = k->biases;
+    const float *scale = one->scales, *bias = one->biases;
     struct sums s = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     const uint8_t *ahead = rows->data + max_size(ROWS * rows->stride, PREFETCH_BYTES);
     uint32_t a = 0;
-    for (; a + 2 <= acts; a += 2) {
-        __m256i idot[2];
-        prefetch(ahead + (size_t)a * ROWS * bits * 4, 2 * ROWS * bits * 4);
-        dot_groups(rows, k->ordered, a, 2, bits, idot);
-        for (uint32_t j = 0; j < 2; j++) {
-            bool last = (a + j) % per_group == per_group - 1;
-            add_group(&s, idot[j], act_scale[a + j], act_sum[a + j], (a + j) % per_group == 0, last,
-                      scale, bias);
-            if (last) scale += ROWS, bias += ROWS;
-        }
+    turn_bf16_rows(rows->scales, rows->meta_stride, one->groups, one->scales);
+    turn_bf16_rows(rows->biases, rows->meta_stride, one->groups, one->biases);
+    if (one->f16_scales) {
+        halves_to_floats(one->scales, (size_t)one->groups * ROWS);
+        halves_to_floats(one->biases, (size_t)one->groups * ROWS);
     }
-    if (a < acts) {
-        __m256i idot[2];
-        dot_groups(rows, k->ordered, a, 1, bits, idot);
-        add_group(&s, idot[0], act_scale[a], act_sum[a], true, true, scale, bias);
+    /* A pair's float part waits until the products of the next are on their way. */
+    __m256i idot[2], next[2];
+    if (one->acts >= 2) dot_groups(rows, one->x, 0, 2, bits, next);
+    for (; a + 2 <= one->acts; a += 2) {
+        prefetch(ahead + (size_t)a * ROWS * bits * 4, 2 * ROWS * bits * 4);
+        memcpy(idot, next, sizeof idot);
+        if (a + 4 <= one->acts) dot_groups(rows, one->x, a + 2, 2, bits, next);
+        add_pair(&s, one, idot, a, per_group, &scale, &bias);
+    }
+    if (a < one->acts) {
+        dot_groups(rows, one->x, a, 1, bits, idot);
+        add_group(&s, idot[0], one->act_scale[a], one->act_sum[a], true, true, scale, bias);
     }
     return s.acc;
 }
 
-INLINE __m256 rows_result(const struct work *k, const struct rows *rows, size_t token,
-                          uint32_t bits)
+/* Rows [row0, row1), at least eight: the last ones again rather than fewer, the same bits twice. */
+INLINE void whole_rows(const struct one_token *one, uint32_t row0, uint32_t row1,
+                       uint32_t per_group, uint32_t bits, float *y)
 {
-    const uint32_t groups = k->w->cols / k->w->group;
-    turn_bf16_rows(rows->scales, rows->meta_stride, groups, k->scales);
-    turn_bf16_rows(rows->biases, rows->meta_stride, groups, k->biases);
-    if (k->w->f16_scales) {
-        halves_to_floats(k->scales, (size_t)groups * ROWS);
-        halves_to_floats(k->biases, (size_t)groups * ROWS);
+    for (uint32_t r = row0; r < row1; r += ROWS) {
+        r = min_u32(r, row1 - ROWS);
+        struct rows rows = rows_from(&one->rows, r);
+        prefetch_meta(&rows);
+        _mm256_storeu_ps(y + r, rows_dot(one, &rows, per_group, bits));
     }
-    /* The usual size is worth a version of its own. */
-    if (k->per_group == 2) return rows_dot(k, rows, token, 2, bits);
-    return rows_dot(k, rows, token, k->per_group, bits);
+}
+
+INLINE void few_rows(const struct one_token *one, uint32_t row0, uint32_t row1, uint8_t *padded,
+                     uint32_t per_group, uint32_t bits, float *y)
+{
+    struct rows few = rows_from(&one->rows, row0);
+    few = padded_rows(&few, row1 - row0, padded);
+    float results[ROWS];
+    _mm256_storeu_ps(results, rows_dot(one, &few, per_group, bits));
+    memcpy(y + row0, results, (row1 - row0) * sizeof *y);
 }
 
 INLINE void one_token(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
                       uint32_t bits, float *y)
 {
-    const bool few = row1 - row0 < ROWS;
-    order_row(k->x->q + token * k->w->cols, k->w->cols, bits, k->ordered);
-    for (uint32_t r = row0; r < row1; r += ROWS) {
-        /* The last rows again rather than fewer: the same bits twice. */
-        if (!few) r = min_u32(r, row1 - ROWS);
-        struct rows rows = few ? padded_rows(k, r, row1 - r) : rows_at(k->w, r);
-        if (!few) prefetch_meta(&rows);
-        float results[ROWS];
-        _mm256_storeu_ps(results, rows_result(k, &rows, token, bits));
-        memcpy(y + r, results, (few ? row1 - r : ROWS) * sizeof *y);
-    }
+    struct one_token one = begin_token(k, token, bits);
+    if (row1 - row0 < ROWS)
+        few_rows(&one, row0, row1, k->padded, k->per_group, bits, y);
+    else if (k->per_group == 2) /* the usual size is worth a version of its own */
+        whole_rows(&one, row0, row1, 2, bits, y);
+    else
+        whole_rows(&one, row0, row1, k->per_group, bits, y);
 }
 
 /* Many tokens */
@@ -224,8 +274,9 @@ INLINE void unpack_panel(const struct work *k, const struct panel *p, uint32_t b
     const uint32_t group_bytes = planes_of(bits) * QUADS * vectors * 4 * LANES;
     const uint32_t step = groups_at_once(bits), groups = p->acts / k->per_group;
     const uint32_t first_group = p->act / k->per_group;
+    const struct rows all = all_rows(k->w, bits);
     for (uint32_t v = 0; v < vectors; v++) {
-        struct rows rows = rows_at(k->w, p->row + v * LANES);
+        struct rows rows = rows_from(&all, p->row + v * LANES);
         const uint8_t *data = rows.data + (size_t)p->act * bits * 4;
         uint8_t *out = k->quads + v * 4 * LANES;
         uint32_t a = 0;
@@ -386,9 +437,9 @@ INLINE struct ahead panel_after(const struct work *k, const struct panel *p, uin
     const bool same_rows = p->act + p->acts < acts;
     const uint32_t row = same_rows ? p->row : p->row + rows;
     const uint32_t act = same_rows ? p->act + p->acts : 0;
-    const size_t stride = row_bytes(k->w);
-    return (struct ahead){.data = k->w->data + row * stride + (size_t)act * bits * 4,
-                          .stride = stride,
+    const struct rows all = all_rows(k->w, bits), rows_there = rows_from(&all, row);
+    return (struct ahead){.data = rows_there.data + (size_t)act * bits * 4,
+                          .stride = all.stride,
                           .bytes = (size_t)min_u32(PANEL_ACTS, acts - act) * bits * 4,
                           .rows = min_u32(rows, row1 - row)};
 }
