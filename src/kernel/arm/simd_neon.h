@@ -251,6 +251,13 @@ INLINE dwords load_dwords(const uint8_t *p, uint32_t count)
     memcpy(bytes, p, count * 4);
     return (dwords){{vld1q_u8(bytes), vld1q_u8(bytes + 16)}};
 }
+/* LANES bytes without a sign */
+INLINE vi load_bytes(const uint8_t *p)
+{
+    uint32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(bytes)))));
+}
 INLINE vf vf_from_int(vi v)
 {
     return vcvtq_f32_s32(v);

@@ -2,6 +2,15 @@
 #include "base/fp16.h"
 #include "kernel/simd/sets.h"
 
+/* Values of which a vector's are whole bytes of one dword, the first of them in the lowest bits. */
+INLINE vi unpack_dword(const uint8_t *p, uint32_t bits)
+{
+    uint32_t packed = 0;
+    memcpy(&packed, p, LANES * bits / 8);
+    vi shift = vi_mul(vi_iota(), vi_set((int32_t)bits));
+    return vi_and(vi_srlv(vi_set((int32_t)packed), shift), vi_set((1 << bits) - 1));
+}
+
 /*
  * 32 values are `bits` dwords. Value i begins in dword i * bits / 32; what is left of it lies at
  * the bottom of the next, of which the mask drops the rest.
@@ -16,16 +25,23 @@ INLINE vi unpack_lanes(dwords packed, uint32_t first, uint32_t bits)
     return vi_and(vi_or(here, vi_sllv(next, vi_sub(vi_set(32), shift))), mask);
 }
 
+/* Values [first, first + LANES) of 32; bits is a constant at every call. */
+INLINE vi unpack(const uint8_t *data, uint32_t first, uint32_t bits)
+{
+    if (bits == 8) return load_bytes(data + first);
+    if (LANES * bits <= 32 && LANES * bits % 8 == 0)
+        return unpack_dword(data + first * bits / 8, bits);
+    return unpack_lanes(load_dwords(data, bits), first, bits);
+}
+
 INLINE void dequant_group(const uint8_t *data, uint32_t group, uint32_t bits, vf scale, vf bias,
                           float *y)
 {
-    for (uint32_t i = 0; i < group; i += 32) {
-        dwords packed = load_dwords(data + i / 8 * bits, bits);
+    for (uint32_t i = 0; i < group; i += 32)
         for (uint32_t j = 0; j < 32; j += LANES) {
-            vf q = vf_from_int(unpack_lanes(packed, j, bits));
+            vf q = vf_from_int(unpack(data + i / 8 * bits, j, bits));
             vf_store(y + i + j, vf_add(vf_mul(q, scale), bias));
         }
-    }
 }
 
 INLINE float float_of(uint32_t bits)
@@ -44,7 +60,7 @@ INLINE float affine_at(const struct wmat *w, const uint8_t *array, size_t i)
 
 INLINE void dequant_row_of(const struct wmat *w, uint32_t row, uint32_t bits, float *y)
 {
-    const uint8_t *data = w->data + row * row_bytes(w);
+    const uint8_t *data = w->data + row * ((size_t)w->cols / 8 * bits);
     size_t groups = w->cols / w->group;
     for (size_t g = 0; g < groups; g++) {
         vf scale = vf_set(affine_at(w, w->scales, row * groups + g));

@@ -269,6 +269,11 @@ INLINE dwords load_dwords(const uint8_t *p, uint32_t count)
 {
     return _mm256_maskload_epi32((const void *)p, first_lanes(count));
 }
+/* LANES bytes without a sign */
+INLINE vi load_bytes(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+}
 INLINE vf vf_from_int(vi v)
 {
     return _mm256_cvtepi32_ps(v);

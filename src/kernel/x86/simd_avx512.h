@@ -244,6 +244,11 @@ INLINE dwords load_dwords(const uint8_t *p, uint32_t count)
 {
     return _mm256_maskz_loadu_epi32((__mmask8)((1u << count) - 1), p);
 }
+/* LANES bytes without a sign */
+INLINE vi load_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+}
 INLINE vf vf_from_int(vi v)
 {
     return _mm512_cvtepi32_ps(v);
