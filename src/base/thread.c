@@ -94,7 +94,7 @@ static void meet(struct pool *pool, struct patience *patience)
     bool is_caller = pthread_equal(pthread_self(), pool->caller);
     uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     if (atomic_fetch_add(&pool->arrived, 1) + 1 == n) {
-        atomic_store(&pool->arrived, 0);
+        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
         atomic_fetch_add(&pool->phase, 1);
         if (atomic_load(&pool->phase_sleepers)) wake(&pool->phase, WAITING);
         return;
@@ -112,6 +112,11 @@ void pool_barrier_asleep(struct pool *pool)
 {
     struct patience none = {false};
     meet(pool, &none);
+}
+
+uint64_t pool_waited_ns(const struct pool *pool)
+{
+    return pool->waited_ns;
 }
 
 static uint32_t threads_of(uint32_t round)

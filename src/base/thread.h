@@ -43,6 +43,9 @@ void pool_barrier(struct pool *pool);
  */
 void pool_barrier_asleep(struct pool *pool);
 
+/* Thread 0 inside fn only: how long it has waited for others in this run. */
+uint64_t pool_waited_ns(const struct pool *pool);
+
 /* The part of n items that thread has: [*begin, *end), parts differ by at most grain items. */
 static inline void pool_share(uint32_t n, uint32_t grain, uint32_t thread, uint32_t n_threads,
                               uint32_t *begin, uint32_t *end)
