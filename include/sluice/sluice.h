@@ -243,7 +243,8 @@ struct sluice_step {
     const char *weight; /* what a projection's matrix is, "o_proj"; "" for other ops */
     uint32_t layer;     /* UINT32_MAX: of none */
     uint32_t n_tokens;  /* of the batch */
-    uint64_t ns;        /* with what threads wait for each other until the next step */
+    uint64_t ns;        /* of the thread inside sluice_eval() */
+    uint64_t waited_ns; /* what that thread waited for others, in the step or right after it */
     uint64_t bytes;     /* of weights and states, read and written, each counted once */
     uint64_t products;  /* of weights with activations */
 };

@@ -16,7 +16,7 @@ static void see(void *user, const struct sluice_step *step)
 {
     struct seen *s = user;
     s->steps++;
-    s->ns += step->ns;
+    s->ns += step->ns + step->waited_ns;
     s->bytes += step->bytes;
     s->products += step->products;
     s->heads += strcmp(step->op, "matmul") == 0 && strcmp(step->weight, "lm_head") == 0;

@@ -241,6 +241,7 @@ void cpu_close(struct cpu_backend **backend)
     plan_release(&be->plan);
     free(be->steps);
     free(be->first_step);
+    free(be->notes);
     free(be->node_mode);
     free(be->bank_int8);
     free(be->next_bank);
@@ -258,14 +259,6 @@ void cpu_close(struct cpu_backend **backend)
 static bool is_one_token(const struct batch *batch)
 {
     return batch->n_tokens == 1 && batch->n_segments == 1 && batch->n_outputs <= 1;
-}
-
-/* A step is over; what threads wait for behind it is part of it. */
-static void note_step(struct cpu_backend *be, uint32_t s)
-{
-    uint64_t now = clock_ns();
-    cpu_profile_step(be, &be->steps[s], now - be->noted_ns);
-    be->noted_ns = now;
 }
 
 static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
@@ -286,7 +279,7 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
             pool_barrier(be->pool);
             if (atomic_load(&be->stopped_at) < s) return;
         }
-        if (noted && s > begin) note_step(be, s - 1);
+        if (noted && s > begin) cpu_note_step(be, s - 1);
         if (thread == 0 && be->options.store) store_poll(be->options.store);
         if (step->quantize)
             cpu_quantize(&task, step);
@@ -304,9 +297,13 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     be->end = end;
     be->status = SLUICE_OK;
     atomic_store(&be->stopped_at, UINT32_MAX);
-    if (be->profile.step) be->noted_ns = clock_ns();
+    be->noted_ns = be->profile.step ? clock_ns() : 0;
+    be->waited_ns = 0;
     pool_run(be->pool, run_nodes, be, batch->n_tokens);
-    if (be->profile.step && be->status == SLUICE_OK) note_step(be, be->first_step[end] - 1);
+    if (be->profile.step && be->status == SLUICE_OK) {
+        cpu_note_step(be, be->first_step[end] - 1);
+        cpu_profile_steps(be, be->first_step[begin], be->first_step[end]);
+    }
     be->batch = NULL;
     if (begin == 0 && be->status == SLUICE_OK) be->tokens += batch->n_tokens;
     if (be->status != SLUICE_OK && err) *err = be->error;

@@ -32,6 +32,12 @@ struct step {
     bool barrier[2]; /* before it, in a batch of many tokens and of one */
 };
 
+/* What is known of a step when it is over, for a profile. */
+struct step_note {
+    uint64_t ns, waited_ns;
+    uint64_t expert_bytes; /* of the experts that it used */
+};
+
 /* Rows of int8 activations and the one piece of memory they are in. */
 struct act8_storage {
     struct act8 act;
@@ -70,7 +76,8 @@ struct cpu_backend {
     /* of the run in progress */
     const struct batch *batch;
     uint32_t begin, end;
-    uint64_t noted_ns; /* when the last step ended, with a profile */
+    struct step_note *notes;      /* per step, with a profile */
+    uint64_t noted_ns, waited_ns; /* when the last step ended, and what was waited until then */
     struct experts_round round;
     enum sluice_status status; /* first error; set by thread 0 between barriers */
     /*
@@ -114,8 +121,10 @@ enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error
 enum sluice_status cpu_alloc_act8(struct act8_storage *store, uint64_t rows, uint32_t cols,
                                   size_t *total, struct sluice_error *err);
 void cpu_free_buffers(struct cpu_backend *be);
-/* profile.c: tells the profile of a step that took ns, with what is after it until the next. */
-void cpu_profile_step(const struct cpu_backend *be, const struct step *step, uint64_t ns);
+/* profile.c, thread 0: step s, with the barrier after it, is over. */
+void cpu_note_step(struct cpu_backend *be, uint32_t s);
+/* Tells the profile of steps [begin, end), which all are over. */
+void cpu_profile_steps(const struct cpu_backend *be, uint32_t begin, uint32_t end);
 /* The steps of all nodes and their barriers. Before: the plan and node_mode. */
 enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *err);
 /*

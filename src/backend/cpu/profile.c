@@ -4,6 +4,7 @@
  * not counted: they stay in caches.
  */
 #include "backend/cpu/cpu_internal.h"
+#include "base/clock.h"
 
 /* Sums over the batch of what a state costs. */
 static uint64_t recurrent_bytes(const struct cpu_backend *be, uint32_t state)
@@ -75,6 +76,16 @@ static uint64_t heads_bytes(const struct weight_data *w, const struct weight_dec
     return wmat_bytes(&all);
 }
 
+/* All experts of the batch that runs, in the layer that was routed last. */
+static uint64_t bank_bytes(const struct cpu_backend *be, const struct expert_bank *bank)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < be->round.n_active; i++)
+        bytes += view_bytes(&bank->experts[be->round.active[i]]);
+    return bytes;
+}
+
+/* Of all but experts. */
 static uint64_t weight_bytes(const struct cpu_backend *be, const struct node *node,
                              const struct operand *o)
 {
@@ -89,10 +100,7 @@ static uint64_t weight_bytes(const struct cpu_backend *be, const struct node *no
         if (node->op == OP_KIND_embed) bytes = bytes / w->matrix.rows * be->batch->n_tokens;
         break;
     case WEIGHT_KIND_HEADS: bytes = heads_bytes(w, d); break;
-    case WEIGHT_KIND_BANK:
-        for (uint32_t i = 0; node->op == OP_KIND_experts && i < be->round.n_active; i++)
-            bytes += view_bytes(&w->bank->experts[be->round.active[i]]);
-        break;
+    case WEIGHT_KIND_BANK: break;
     case WEIGHT_KIND_VECTOR:
     case WEIGHT_KIND_CONV: bytes = (uint64_t)d->rows * d->cols * sizeof(float); break;
     }
@@ -138,7 +146,20 @@ static const char *weight_of(const struct cpu_backend *be, const struct node *no
     return weight_role_name(be->graph->weights.items[index].role);
 }
 
-void cpu_profile_step(const struct cpu_backend *be, const struct step *step, uint64_t ns)
+void cpu_note_step(struct cpu_backend *be, uint32_t s)
+{
+    const struct node *node = &be->graph->nodes.items[be->steps[s].node];
+    uint64_t now = clock_ns(), waited = pool_waited_ns(be->pool) - be->waited_ns;
+    struct step_note note = {.ns = now - be->noted_ns - waited, .waited_ns = waited};
+    if (node->op == OP_KIND_experts)
+        note.expert_bytes = bank_bytes(be, be->weights[WEIGHT_INDEX(node->u.experts.bank)].bank);
+    be->notes[s] = note;
+    be->noted_ns = now;
+    be->waited_ns += waited;
+}
+
+static void profile_step(const struct cpu_backend *be, const struct step *step,
+                         const struct step_note *note)
 {
     const struct node *node = &be->graph->nodes.items[step->node];
     const struct op_info *info = op_info(node->op);
@@ -146,7 +167,9 @@ void cpu_profile_step(const struct cpu_backend *be, const struct step *step, uin
                               .weight = step->quantize ? "" : weight_of(be, node),
                               .layer = node->layer,
                               .n_tokens = be->batch->n_tokens,
-                              .ns = ns};
+                              .ns = note->ns,
+                              .waited_ns = note->waited_ns,
+                              .bytes = note->expert_bytes};
     for (uint32_t i = 0; i < info->n_operands && !step->quantize; i++) {
         const struct operand *o = &info->operands[i];
         if (o->kind == OPERAND_WEIGHT) out.bytes += weight_bytes(be, node, o);
@@ -154,4 +177,9 @@ void cpu_profile_step(const struct cpu_backend *be, const struct step *step, uin
     }
     if (!step->quantize) out.products = products(be, node);
     be->profile.step(be->profile.user, &out);
+}
+
+void cpu_profile_steps(const struct cpu_backend *be, uint32_t begin, uint32_t end)
+{
+    for (uint32_t s = begin; s < end; s++) profile_step(be, &be->steps[s], &be->notes[s]);
 }

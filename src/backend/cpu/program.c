@@ -254,8 +254,9 @@ enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *e
     phase.reads = malloc(phase.n);
     phase.writes = malloc(phase.n);
     be->steps = calloc(2 * (size_t)n_nodes + 1, sizeof *be->steps);
+    be->notes = calloc(2 * (size_t)n_nodes + 1, sizeof *be->notes);
     be->first_step = calloc(n_nodes + 1, sizeof *be->first_step);
-    bool ok = after && phase.reads && phase.writes && be->steps && be->first_step;
+    bool ok = after && phase.reads && phase.writes && be->steps && be->notes && be->first_step;
     if (ok) {
         for (uint32_t n = 0; n < n_nodes; n++) after[n] = UINT32_MAX;
         for (uint32_t n = 1; n < n_nodes; n++)
