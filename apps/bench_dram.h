@@ -18,7 +18,7 @@ SLUICE_NODISCARD enum sluice_status dram_open(struct dram_probe *probe, uint32_t
                                               uint64_t bytes, struct sluice_error *err);
 void dram_close(struct dram_probe *probe);
 /*
- * Bytes a second, the median of several passes in which every thread reads its part as several
+ * Bytes a second, the best of several passes in which every thread reads its part as several
  * streams. Takes about 0.2 s. Errors: SYSTEM (no threads).
  */
 SLUICE_NODISCARD enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,

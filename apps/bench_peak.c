@@ -233,7 +233,7 @@ enum sluice_status peak_measure(uint32_t n_threads, double *rate, const char **h
     TRY(passes_time(n, pass, &p, values, err));
     for (int i = 0; i < PASSES; i++)
         values[i] = (double)n * (double)p.rounds * p.loop.products * 1e9 / values[i];
-    *rate = spread_of(values, PASSES).median;
+    *rate = spread_of(values, PASSES).high;
     *how = p.loop.how;
     return SLUICE_OK;
 }

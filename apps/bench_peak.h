@@ -6,8 +6,8 @@
 #include "sluice/sluice.h"
 
 /*
- * Products a second of unsigned codes and signed bytes, added up exactly, in registers: the median
- * of several passes of the best instructions there are. *how says which, a string that is always
+ * Products a second of unsigned codes and signed bytes, added up exactly, in registers: the best of
+ * several passes of the best instructions there are. *how says which, a string that is always
  * valid. Takes about 0.1 s. Errors: NOMEM, SYSTEM (no threads).
  */
 SLUICE_NODISCARD enum sluice_status peak_measure(uint32_t n_threads, double *rate, const char **how,

@@ -5,26 +5,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct profile_row *row_of(struct profile *p, const char *name)
+/* A profile may cost an evaluation little: names live on, so their addresses are compared. */
+static struct profile_row *row_of(struct profile *p, const char *op, const char *weight)
 {
     for (size_t i = 0; i < p->n; i++)
-        if (strcmp(p->rows[i].name, name) == 0) return &p->rows[i];
-    if (p->n >= PROFILE_ROWS - 1) name = "others";
-    if (p->n < PROFILE_ROWS) p->n++;
-    struct profile_row *row = &p->rows[p->n - 1];
-    snprintf(row->name, sizeof row->name, "%s", name);
+        if (p->rows[i].op == op && p->rows[i].weight == weight) return &p->rows[i];
+    if (p->n == PROFILE_ROWS) return &p->rows[p->n - 1];
+    struct profile_row *row = &p->rows[p->n++];
+    if (p->n == PROFILE_ROWS) op = "others", weight = "";
+    row->op = op;
+    row->weight = weight;
+    snprintf(row->name, sizeof row->name, "%s%s%s", op, *weight ? " " : "", weight);
     return row;
 }
 
+static const char waiting[] = "waiting", no_weight[] = "";
+
 void profile_add(void *user, const struct sluice_step *step)
 {
-    char name[sizeof((struct profile_row *)0)->name];
-    snprintf(name, sizeof name, "%s%s%s", step->op, *step->weight ? " " : "", step->weight);
-    struct profile_row *row = row_of(user, name);
+    struct profile_row *row = row_of(user, step->op, step->weight);
     row->steps++;
     row->ns += step->ns;
     row->bytes += step->bytes;
     row->products += step->products;
+    if (step->waited_ns) row_of(user, waiting, no_weight)->ns += step->waited_ns;
 }
 
 struct profile_row profile_sum(const struct profile *p)

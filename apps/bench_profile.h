@@ -7,7 +7,8 @@
 enum { PROFILE_ROWS = 96 };
 
 struct profile_row {
-    char name[48]; /* "matmul o_proj" */
+    char name[48];           /* "matmul o_proj" */
+    const char *op, *weight; /* of the steps, which are told apart by these addresses */
     uint64_t steps, ns, bytes, products;
 };
 

@@ -27,9 +27,8 @@ static enum sluice_status take_phase(struct resident *b, struct phase p, struct 
     struct phase *out = &b->phases[b->n_phases++];
     *out = p;
     out->rates = calloc(b->rounds, sizeof *out->rates);
-    out->fractions = calloc(b->rounds, sizeof *out->fractions);
     if (b->app->args->profile) out->profile = calloc(1, sizeof *out->profile);
-    bool ok = out->rates && out->fractions && (out->profile || !b->app->args->profile);
+    bool ok = out->rates && (out->profile || !b->app->args->profile);
     return ok ? SLUICE_OK : fail_nomem(err, "results");
 }
 
@@ -225,11 +224,11 @@ static enum sluice_status profile_phase(struct resident *b, struct phase *p,
     return set_profile(b, NULL, err);
 }
 
-/* Decoding stands between two looks at the memory, of which the better one counts. */
+/* Decoding stands between two looks at the memory; the best look counts. */
 static enum sluice_status measure_round(struct resident *b, size_t round, struct sluice_error *err)
 {
-    double before, after;
-    TRY(dram_measure(&b->dram, &before, err));
+    double *best = &b->dram_rates[round], again;
+    TRY(dram_measure(&b->dram, best, err));
     TRY(peak_measure(b->info.n_threads, &b->peak_rates[round], &b->peak_how, err));
     for (size_t i = 0; i < b->n_phases; i++) {
         struct phase *p = &b->phases[i];
@@ -237,13 +236,9 @@ static enum sluice_status measure_round(struct resident *b, size_t round, struct
         uint64_t ns;
         TRY(time_phase(b, p, &ns, err));
         p->rates[round] = p->n * 1e9 / (double)ns;
-        p->fractions[round] = p->rates[round] * p->products / b->peak_rates[round];
         if (!p->decode) continue;
-        TRY(dram_measure(&b->dram, &after, err));
-        double best = before > after ? before : after;
-        p->fractions[round] = p->rates[round] * p->bytes / best;
-        if (i == 0) b->dram_rates[round] = best;
-        before = after;
+        TRY(dram_measure(&b->dram, &again, err));
+        if (again > *best) *best = again;
     }
     return SLUICE_OK;
 }
@@ -297,7 +292,6 @@ enum sluice_status bench_resident(struct app *app, struct sluice_error *err)
     buffer_release(&b.path);
     for (size_t i = 0; i < b.n_phases; i++) {
         free(b.phases[i].rates);
-        free(b.phases[i].fractions);
         free(b.phases[i].profile);
     }
     free(b.phases);

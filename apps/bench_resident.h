@@ -11,13 +11,12 @@ enum { GATE_TOKENS = 48, N_PREFILLS = 2, MOST_ROUNDS = 1000 };
 /* Something that is measured in every round: decoding, a prompt, decoding behind a context. */
 struct phase {
     char name[32];
-    uint32_t context;  /* positions before the first token that is measured */
-    uint32_t n;        /* tokens; 0: more than the model's context holds */
-    bool decode;       /* one by one */
-    double bytes;      /* that a token reads and writes */
-    double products;   /* of weights, for a token */
-    double *rates;     /* tokens a second [rounds] */
-    double *fractions; /* of the memory's rate when decoding, of the integer peak else [rounds] */
+    uint32_t context;        /* positions before the first token that is measured */
+    uint32_t n;              /* tokens; 0: more than the model's context holds */
+    bool decode;             /* one by one */
+    double bytes;            /* that a token reads and writes */
+    double products;         /* of weights, for a token */
+    double *rates;           /* tokens a second [rounds] */
     struct profile *profile; /* of one more round; NULL: not wanted */
     uint64_t profile_ns;     /* that it took */
 };
@@ -43,7 +42,7 @@ struct growth {
     double deviation; /* the largest one from the line, of the time on the line */
 };
 
-/* The limits that the rates stand beside: medians. */
+/* The limits that the rates stand beside: the best of all rounds. */
 struct machine_limits resident_limits(const struct resident *b);
 /* False: less than three points. */
 bool resident_growth(const struct resident *b, struct growth *growth);

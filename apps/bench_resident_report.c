@@ -13,8 +13,16 @@ static struct spread spread_copy(const double *values, size_t n, double factor)
 
 struct machine_limits resident_limits(const struct resident *b)
 {
-    return (struct machine_limits){spread_copy(b->dram_rates, b->rounds, 1).median,
-                                   spread_copy(b->peak_rates, b->rounds, 1).median};
+    return (struct machine_limits){spread_copy(b->dram_rates, b->rounds, 1).high,
+                                   spread_copy(b->peak_rates, b->rounds, 1).high};
+}
+
+/* Of the memory's rate when decoding, of the integer peak else. */
+static struct spread of_limit(const struct resident *b, const struct phase *p, double factor)
+{
+    struct machine_limits limits = resident_limits(b);
+    double least = p->decode ? p->bytes / limits.bytes : p->products / limits.products;
+    return spread_copy(p->rates, b->rounds, factor * least);
 }
 
 /* Seconds of a token, the median. */
@@ -59,7 +67,7 @@ static void print_line(struct buffer *out, const char *label, struct spread s, c
 static void print_phase(const struct resident *b, const struct phase *p, struct buffer *out)
 {
     print_line(out, p->name, spread_copy(p->rates, b->rounds, 1), "tokens/s");
-    struct spread f = spread_copy(p->fractions, b->rounds, 100);
+    struct spread f = of_limit(b, p, 100);
     buffer_printf(out, "; %.1f %% of %s, %.1f to %.1f\n", f.median,
                   p->decode ? "memory" : "the int8 peak", f.low, f.high);
 }
@@ -68,8 +76,8 @@ void resident_print(struct resident *b)
 {
     struct buffer text = {0};
     struct machine_limits limits = resident_limits(b);
-    buffer_printf(&text, "%s, %u threads, medians of %zu and their spread\n", b->path.data,
-                  b->info.n_threads, b->rounds);
+    buffer_printf(&text, "%s, %u threads, medians of %zu and their spread; limits are the best\n",
+                  b->path.data, b->info.n_threads, b->rounds);
     print_line(&text, "memory", spread_copy(b->dram_rates, b->rounds, 1e-9), "GB/s");
     buffer_printf(&text, ", reading %.0f MB\n", (double)b->dram.bytes / 1e6);
     print_line(&text, "int8 peak", spread_copy(b->peak_rates, b->rounds, 1e-9), "Gprod/s");
@@ -95,10 +103,14 @@ void resident_print(struct resident *b)
 
 /* As JSON */
 
-static json_t *spread_json(const double *values, size_t n)
+static json_t *spread_json(struct spread s)
 {
-    struct spread s = spread_copy(values, n, 1);
     return json_pack("{s:f, s:f, s:f}", "median", s.median, "low", s.low, "high", s.high);
+}
+
+static json_t *rates_json(const double *values, size_t n)
+{
+    return spread_json(spread_copy(values, n, 1));
 }
 
 static json_t *phase_json(const struct resident *b, const struct phase *p)
@@ -106,8 +118,8 @@ static json_t *phase_json(const struct resident *b, const struct phase *p)
     struct machine_limits limits = resident_limits(b);
     json_t *root = json_pack(
         "{s:I, s:o, s:f, s:f, s:o}", "tokens", (json_int_t)p->n, "tokens_per_second",
-        spread_json(p->rates, b->rounds), "bytes_per_token", p->bytes, "products_per_token",
-        p->products, p->decode ? "of_dram" : "of_int8_peak", spread_json(p->fractions, b->rounds));
+        rates_json(p->rates, b->rounds), "bytes_per_token", p->bytes, "products_per_token",
+        p->products, p->decode ? "of_dram" : "of_int8_peak", spread_json(of_limit(b, p, 1)));
     if (p->profile)
         json_object_set_new(root, "profile",
                             profile_json(p->profile, p->n, p->profile_ns, &limits));
@@ -140,11 +152,11 @@ json_t *resident_json(struct resident *b)
     json_t *gate = json_pack("{s:s, s:i}", "reference", "the same tokens one by one",
                              "tokens_agreed", GATE_TOKENS);
     json_t *peak = json_pack("{s:s, s:o}", "how", b->peak_how, "products_per_second",
-                             spread_json(b->peak_rates, b->rounds));
+                             rates_json(b->peak_rates, b->rounds));
     return json_pack("{s:o, s:I, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
                      app_json_text(b->path.data, b->path.len), "threads",
                      (json_int_t)b->info.n_threads, "rounds", (json_int_t)b->rounds, "dram_rate",
-                     spread_json(b->dram_rates, b->rounds), "dram_bytes", (json_int_t)b->dram.bytes,
+                     rates_json(b->dram_rates, b->rounds), "dram_bytes", (json_int_t)b->dram.bytes,
                      "int8_peak", peak, "gate", gate, "decode", phase_json(b, &b->phases[0]),
                      "prefill", prefill, "contexts", contexts_json(b), "context_growth",
                      growth_json(b));

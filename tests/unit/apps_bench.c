@@ -245,14 +245,17 @@ static void test_profile_adds_up(void)
     struct profile_row sum = profile_sum(p);
     CHECK(sum.steps == 4 && sum.ns == 46 && sum.bytes == 4600 && sum.products == 4);
     CHECK(fabs(profile_of_limit(&sum, &limits) - 0.5) < 1e-9);
+    steps[0].waited_ns = 5;
+    profile_add(p, &steps[0]);
+    profile_add(p, &steps[0]);
+    CHECK(p->n == 4 && strcmp(p->rows[3].name, "waiting") == 0 && p->rows[3].ns == 10);
     for (uint64_t i = 0; i < 3 * PROFILE_ROWS; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "op%u", (unsigned)i);
-        struct sluice_step more = step_of(name, "", 1);
+        static const char names[3 * PROFILE_ROWS][2]; /* told apart by their addresses */
+        struct sluice_step more = step_of(names[i], "", 1);
         profile_add(p, &more);
     }
     sum = profile_sum(p);
-    CHECK(p->n == PROFILE_ROWS && sum.ns == 46 + 3 * PROFILE_ROWS);
+    CHECK(p->n == PROFILE_ROWS && sum.ns == 46 + 30 + 3 * PROFILE_ROWS);
     CHECK(strcmp(p->rows[PROFILE_ROWS - 1].name, "others") == 0);
     free(p);
 }
