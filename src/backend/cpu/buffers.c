@@ -112,7 +112,7 @@ void cpu_free_buffers(struct cpu_backend *be)
         mem_unreserve(be->slots[s], be->plan.slot_bytes[s]);
     free(be->slots);
     free(be->buffers);
-    free_act8(&be->act_dense);
+    for (uint32_t i = 0; i < N_DENSE_ACTS; i++) free_act8(&be->act_dense[i]);
     free_act8(&be->act_expert_in);
     free_act8(&be->act_expert_mid);
 }

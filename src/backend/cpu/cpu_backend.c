@@ -50,6 +50,7 @@ static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
 {
     const struct graph *g = be->graph;
     const struct buffer *held = NULL;
+    uint8_t act = 0;
     *max_values = 0;
     for (uint32_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
@@ -58,6 +59,8 @@ static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
         if (!is_projection(be, node, &w, &x)) continue;
         if (!uses_int8(be, &g->weights.items[w], &be->weights[w].matrix)) continue;
         be->node_mode[n] = x == held ? NODE_INT8 : NODE_QUANTIZE;
+        if (x != held) act = (uint8_t)((act + 1) % N_DENSE_ACTS);
+        be->node_act[n] = act;
         held = x;
         uint64_t rows = plan_rows(role_rows(x->role), be->options.dims, g->n_picks);
         if (rows * x->width > *max_values) *max_values = rows * x->width;
@@ -141,11 +144,13 @@ static enum sluice_status prepare_tables(struct cpu_backend *be, struct sluice_e
 {
     const struct graph *g = be->graph;
     be->node_mode = calloc(g->nodes.n, 1);
+    be->node_act = calloc(g->nodes.n, 1);
     be->bank_int8 = calloc(g->weights.n + 1, 1);
     be->state_index = calloc(g->states.n + 1, sizeof *be->state_index);
     be->next_bank = calloc(g->nodes.n, sizeof *be->next_bank);
     be->banks = calloc(g->weights.n + 1, sizeof *be->banks);
-    if (!be->banks || !be->node_mode || !be->bank_int8 || !be->state_index || !be->next_bank)
+    if (!be->banks || !be->node_mode || !be->node_act || !be->bank_int8 || !be->state_index ||
+        !be->next_bank)
         return err_nomem(err, "backend", g->nodes.n);
     list_banks(be);
     find_banks(be);
@@ -171,7 +176,8 @@ static enum sluice_status alloc_int8(struct cpu_backend *be, struct sluice_error
     if (!be->options.int8) return SLUICE_OK;
     uint64_t picks = (uint64_t)be->options.dims.tokens * be->graph->n_picks;
     size_t *total = &be->total_bytes;
-    TRY(cpu_alloc_act8(&be->act_dense, 1 + max_dense / ACT8_GROUP, ACT8_GROUP, total, err));
+    for (uint32_t i = 0; i < N_DENSE_ACTS; i++)
+        TRY(cpu_alloc_act8(&be->act_dense[i], 1 + max_dense / ACT8_GROUP, ACT8_GROUP, total, err));
     TRY(cpu_alloc_act8(&be->act_expert_in, picks, (uint32_t)align_up(max_in, ACT8_GROUP), total,
                        err));
     return cpu_alloc_act8(&be->act_expert_mid, picks, (uint32_t)align_up(max_mid, ACT8_GROUP),
@@ -243,6 +249,7 @@ void cpu_close(struct cpu_backend **backend)
     free(be->first_step);
     free(be->notes);
     free(be->node_mode);
+    free(be->node_act);
     free(be->bank_int8);
     free(be->next_bank);
     free(be->banks);

@@ -12,6 +12,8 @@
 enum node_mode { NODE_F32, NODE_QUANTIZE, NODE_INT8 };
 /* Bits of bank_int8: the input of gate and up, the input of down. */
 enum { BANK_INT8_IN = 1, BANK_INT8_MID = 2 };
+/* Inputs of projections that are there in int8 at a time: one is written while one is read. */
+enum { N_DENSE_ACTS = 2 };
 /* Most taps a convolution may have. */
 enum { CONV_MAX_WIDTH = 64 };
 
@@ -28,6 +30,7 @@ struct experts_round {
 /* A node, or the int8 copy of the input of projection node (program.c). */
 struct step {
     uint32_t node, input; /* input: the buffer, if quantize */
+    uint32_t grain;       /* if quantize: columns of one token that go together; 0: all */
     bool quantize;
     bool barrier[2]; /* before it, in a batch of many tokens and of one */
 };
@@ -54,7 +57,7 @@ struct cpu_backend {
     void **slots;   /* per slot of the plan */
     void **buffers; /* per buffer of the graph */
     /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
-    struct act8_storage act_dense, act_expert_in, act_expert_mid;
+    struct act8_storage act_dense[N_DENSE_ACTS], act_expert_in, act_expert_mid;
     const struct expert_bank **banks; /* by their index; NULL where the graph has none */
     uint32_t n_banks;
     enum prefetch_kind prefetch; /* of the next runs */
@@ -65,6 +68,7 @@ struct cpu_backend {
     uint32_t *first_step; /* per node, and of the end */
     uint32_t n_steps;
     uint8_t *node_mode;                   /* per node: enum node_mode */
+    uint8_t *node_act;                    /* per node: which of act_dense it reads */
     const struct expert_bank **next_bank; /* per router and group_picks node: its experts */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
@@ -143,6 +147,25 @@ static inline void share(const struct task *t, uint32_t n, uint32_t grain, uint3
     if (n > grain) return;
     *begin = t->thread == 0 ? 0 : n;
     *end = n;
+}
+
+/* Columns of a result that threads share: whole groups of int8. */
+enum { ROW_GRAIN = 32 };
+
+/*
+ * What of n rows of width values is this thread's: rows [*begin, *end), or of a single row columns
+ * [*first, *last), as the projection that made them shared its result.
+ */
+static inline void share_columns(const struct task *t, uint32_t n, uint32_t width, uint32_t grain,
+                                 uint32_t *begin, uint32_t *end, uint32_t *first, uint32_t *last)
+{
+    *begin = *first = 0;
+    *end = n;
+    *last = width;
+    if (n == 1)
+        share(t, width, grain, first, last);
+    else
+        share(t, n, 1, begin, end);
 }
 
 /* This thread's scratch. */

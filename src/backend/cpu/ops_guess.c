@@ -1,8 +1,6 @@
 /* Guessing which experts a layer will need, and telling the store. Nothing is computed from it. */
 #include "backend/cpu/cpu_internal.h"
 
-enum { ROW_GRAIN = 16 };
-
 /* Lists an expert once. */
 static void list_guess(struct cpu_backend *be, uint32_t *n, uint32_t expert)
 {

@@ -164,8 +164,6 @@ static void quantize_rows(const struct task *t, const struct rows_in *in, uint32
     for (uint32_t r = begin; r < end; r++) quantize_row(t, in, r);
 }
 
-enum { ROW_GRAIN = 16 };
-
 /*
  * Rows [begin, end) of one expert's matrix, over picks [p0, p1); results are ldy apart.
  * Transposed: its columns, of a matrix that has inputs for rows.
@@ -401,12 +399,12 @@ void cpu_expert_sum(const struct task *t, const struct node *node)
 void cpu_swiglu(const struct task *t, const struct node *node)
 {
     const struct op_swiglu *op = &node->u.swiglu;
-    size_t width = WIDTH(t, op->y);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->swiglu(BUF(t, op->gate) + r * width, BUF(t, op->up) + r * width, (uint32_t)width,
-                     BUF(t, op->y) + r * width);
+    uint32_t width = WIDTH(t, op->y), begin, end, first, last;
+    share_columns(t, N_ROWS(t, op->y), width, ROW_GRAIN, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++) {
+        size_t at = r * width + first;
+        t->k->swiglu(BUF(t, op->gate) + at, BUF(t, op->up) + at, last - first, BUF(t, op->y) + at);
+    }
 }
 
 void cpu_combine(const struct task *t, const struct node *node)

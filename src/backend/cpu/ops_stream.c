@@ -34,48 +34,46 @@ void cpu_quantize(const struct task *t, const struct step *step)
     bool plain = node->op == OP_KIND_matmul;
     const float *x = plain ? BUF(t, node->u.matmul.x) : BUF(t, node->u.affine.x);
     uint32_t cols = plain ? WIDTH(t, node->u.matmul.x) : WIDTH(t, node->u.affine.x);
-    uint32_t n = plain ? N_ROWS(t, node->u.matmul.x) : N_ROWS(t, node->u.affine.x), begin, end;
-    struct act8 *a = &t->be->act_dense.act;
+    uint32_t n = plain ? N_ROWS(t, node->u.matmul.x) : N_ROWS(t, node->u.affine.x);
+    uint32_t begin, end, first, last;
+    struct act8 *a = &t->be->act_dense[t->be->node_act[step->node]].act;
     if (t->thread == 0) a->cols = cols;
-    share(t, n, 1, &begin, &end);
+    share_columns(t, n, cols, step->grain ? step->grain : cols, &begin, &end, &first, &last);
     for (size_t r = begin; r < end; r++) {
-        size_t group = r * cols / ACT8_GROUP;
-        t->k->quantize_act8(x + r * cols, cols, a->q + r * cols, a->scale + group, a->sum + group);
+        size_t at = r * cols + first, group = at / ACT8_GROUP;
+        t->k->quantize_act8(x + at, last - first, a->q + at, a->scale + group, a->sum + group);
     }
 }
 
-enum { ROW_GRAIN = 16 };
-
 /* Rows [begin, end) of W x for n rows of x. */
-static void project(const struct task *t, enum node_mode mode, const struct wmat *w, const float *x,
-                    uint32_t n, uint32_t begin, uint32_t end, float *y)
+static void project(const struct task *t, const struct node *node, const struct wmat *w,
+                    const float *x, uint32_t n, uint32_t begin, uint32_t end, float *y)
 {
+    size_t at = (size_t)(node - t->be->graph->nodes.items);
     if (begin == end) return;
-    if (mode == NODE_F32)
+    if (t->be->node_mode[at] == NODE_F32)
         t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch_of(t));
     else
-        t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense.act, 0, n, y, w->rows,
-                                 scratch_of(t));
+        t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense[t->be->node_act[at]].act, 0, n, y,
+                                 w->rows, scratch_of(t));
 }
 
 void cpu_matmul(const struct task *t, const struct node *node)
 {
     const struct op_matmul *op = &node->u.matmul;
     const struct wmat *w = &WT(t, op->w)->matrix;
-    enum node_mode mode = t->be->node_mode[node - t->be->graph->nodes.items];
     uint32_t begin, end;
     share(t, w->rows, ROW_GRAIN, &begin, &end);
-    project(t, mode, w, BUF(t, op->x), N_ROWS(t, op->x), begin, end, BUF(t, op->y));
+    project(t, node, w, BUF(t, op->x), N_ROWS(t, op->x), begin, end, BUF(t, op->y));
 }
 
 void cpu_affine(const struct task *t, const struct node *node)
 {
     const struct op_affine *op = &node->u.affine;
     const struct wmat *w = &WT(t, op->w)->matrix;
-    enum node_mode mode = t->be->node_mode[node - t->be->graph->nodes.items];
     uint32_t n = N_ROWS(t, op->x), begin, end;
     share(t, w->rows, ROW_GRAIN, &begin, &end);
-    project(t, mode, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
+    project(t, node, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
     for (size_t r = 0; r < n; r++) {
         float *y = BUF(t, op->y) + r * w->rows + begin;
         t->k->add(y, WT(t, op->b)->values + begin, end - begin, y);
