@@ -42,6 +42,8 @@ struct attention_query {
     const float *q; /* [heads][head_dim] */
     uint32_t heads, head_dim;
     float scale;
+    /* Bytes from the keys and from the values to those of the next block, to prefetch; 0: none. */
+    size_t ahead;
 };
 
 /*

@@ -265,7 +265,7 @@ static void bench_matmul(const struct world *world, const struct kernels *k, con
         bench_product(world, k, name, (struct case_of_product){type, i8, false, token_counts[i]});
 }
 
-enum { REPEATS = 256, HEAD = 128, SHARING = 8, EXPERTS = 256, CHOSEN = 8 };
+enum { REPEATS = 256, HEAD = 128, KV_HEAD = 256, SHARING = 8, EXPERTS = 256, CHOSEN = 8 };
 
 static void run_rms_norm(const struct job *job)
 {
@@ -346,28 +346,64 @@ static void run_decay(const struct job *job)
         job->k->decay_beta(w->x, w->x + 32, w->x + 64, w->x + 96, 32, w->y, w->y + 32);
 }
 
-static void run_attention_f16(const struct job *job)
+/* Blocks [row0, row1) of keys and values, which follow each other in memory. */
+static void run_blocks_f16(const struct job *job)
 {
     const struct world *w = job->operands;
-    const uint16_t *cache = (const uint16_t *)w->memory;
-    const struct attention_query q = {w->x, SHARING, HEAD, 1e-4f};
+    const size_t half = ATTENTION_BLOCK * KV_HEAD;
+    const struct attention_query q = {w->x, SHARING, KV_HEAD, 1e-4f, 2 * half * sizeof(uint16_t)};
     struct softmax_state st[SHARING];
+    float acc[SHARING * KV_HEAD] = {0};
     for (int h = 0; h < SHARING; h++) st[h] = (struct softmax_state){-INFINITY, 0};
-    for (int i = 0; i < REPEATS; i++)
-        job->k->attention_block_f16(&q, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK, st,
-                                    w->y);
+    for (uint32_t i = job->row0; i < job->row1; i++) {
+        const uint16_t *keys = (const uint16_t *)w->memory + i * 2 * half;
+        job->k->attention_block_f16(&q, keys, keys + half, ATTENTION_BLOCK, st, acc);
+    }
 }
 
-static void run_attention_f32(const struct job *job)
+static void run_blocks_f32(const struct job *job)
 {
     const struct world *w = job->operands;
-    const float *cache = w->x;
-    const struct attention_query q = {w->x, SHARING, HEAD, 0.1f};
+    const size_t half = ATTENTION_BLOCK * KV_HEAD;
+    const struct attention_query q = {w->x, SHARING, KV_HEAD, 1e-4f, 2 * half * sizeof(float)};
     struct softmax_state st[SHARING];
+    float acc[SHARING * KV_HEAD] = {0};
     for (int h = 0; h < SHARING; h++) st[h] = (struct softmax_state){-INFINITY, 0};
-    for (int i = 0; i < REPEATS; i++)
-        job->k->attention_block_f32(&q, cache, cache + ATTENTION_BLOCK * HEAD, ATTENTION_BLOCK, st,
-                                    w->y);
+    for (uint32_t i = job->row0; i < job->row1; i++) {
+        const float *keys = (const float *)w->memory + i * 2 * half;
+        job->k->attention_block_f32(&q, keys, keys + half, ATTENTION_BLOCK, st, acc);
+    }
+}
+
+static void repeat_block_f16(const struct job *job)
+{
+    for (int i = 0; i < REPEATS; i++) run_blocks_f16(job);
+}
+
+static void repeat_block_f32(const struct job *job)
+{
+    for (int i = 0; i < REPEATS; i++) run_blocks_f32(job);
+}
+
+/* Query heads of one token over as many positions as the memory holds. */
+static void bench_attention(const struct world *world, const struct kernels *k, const char *set)
+{
+    static const struct {
+        const char *name;
+        void (*run)(const struct job *job);
+        uint32_t bytes; /* of a block */
+    } formats[] = {{"attention_block_f16", run_blocks_f16, ATTENTION_BLOCK * KV_HEAD * 4},
+                   {"attention_block_f32", run_blocks_f32, ATTENTION_BLOCK * KV_HEAD * 8}};
+    for (size_t i = 0; i < COUNT_OF(formats); i++) {
+        char name[96];
+        snprintf(name, sizeof name, "%s %s", formats[i].name, set);
+        if (!wanted(world->options, name)) continue;
+        uint32_t blocks = DRAM_BYTES / formats[i].bytes;
+        struct job job = {formats[i].run, k, world, 0, blocks, 1, world->scratch};
+        print_result(world->options, name, "memory", 1, measure(&job, world->options->threads),
+                     (double)blocks * formats[i].bytes,
+                     (double)blocks * SHARING * ATTENTION_BLOCK * KV_HEAD * 4.0);
+    }
 }
 
 /* In cache, one thread. */
@@ -386,10 +422,10 @@ static const struct row_bench {
     {"sigmoid_top_k", run_sigmoid_top_k, EXPERTS * 8.0, EXPERTS *(double)CHOSEN},
     {"delta_net", run_delta, HEAD *HEAD * 8.0, HEAD *HEAD * 7.0},
     {"decay_beta", run_decay, 32 * 24.0, 32 * 10.0},
-    {"attention_block_f16", run_attention_f16, ATTENTION_BLOCK *HEAD * 4.0,
-     SHARING *ATTENTION_BLOCK *HEAD * 4.0},
-    {"attention_block_f32", run_attention_f32, ATTENTION_BLOCK *HEAD * 8.0,
-     SHARING *ATTENTION_BLOCK *HEAD * 4.0},
+    {"attention_block_f16", repeat_block_f16, ATTENTION_BLOCK *KV_HEAD * 4.0,
+     SHARING *ATTENTION_BLOCK *KV_HEAD * 4.0},
+    {"attention_block_f32", repeat_block_f32, ATTENTION_BLOCK *KV_HEAD * 8.0,
+     SHARING *ATTENTION_BLOCK *KV_HEAD * 4.0},
 };
 
 static void bench_rows(const struct world *world, const struct kernels *k, const char *set)
@@ -462,5 +498,6 @@ void bench_run(const struct bench_options *options, uint64_t seed)
         for (int type = 0; type < WTYPE_COUNT; type++)
             bench_matmul(&world, &k, levels[i], (enum wtype)type, true);
         bench_rows(&world, &k, levels[i]);
+        bench_attention(&world, &k, levels[i]);
     }
 }

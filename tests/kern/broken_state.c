@@ -106,7 +106,7 @@ static void attention_no_rescale(const struct attention_query *q, const float *k
                                  float *acc)
 {
     for (uint32_t h = 0; h < q->heads; h++) {
-        struct attention_query one = {q->q + (size_t)h * q->head_dim, 1, q->head_dim, q->scale};
+        struct attention_query one = {q->q + (size_t)h * q->head_dim, 1, q->head_dim, q->scale, 0};
         float max = st[h].max, sum = st[h].sum;
         attention_right(&one, keys, values, count, st + h, acc + (size_t)h * q->head_dim);
         if (sum > 0 && st[h].max > max) st[h].sum += sum * (1 - expf(max - st[h].max));
@@ -135,7 +135,7 @@ static void attention_wrong_head(const struct attention_query *q, const float *k
                                  const float *values, uint32_t count, struct softmax_state *st,
                                  float *acc)
 {
-    struct attention_query first = {q->q, 1, q->head_dim, q->scale};
+    struct attention_query first = {q->q, 1, q->head_dim, q->scale, 0};
     attention_right(q, keys, values, count, st, acc);
     if (q->heads > 1) attention_right(&first, keys, values, count, st + 1, acc + q->head_dim);
 }

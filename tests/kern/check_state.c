@@ -264,7 +264,7 @@ static void check_alone(struct check *c, const struct kernels *k, bool half,
 {
     const uint32_t dim = q->head_dim;
     for (uint32_t h = 0; h < q->heads; h++) {
-        struct attention_query one = {q->q + (size_t)h * dim, 1, dim, q->scale};
+        struct attention_query one = {q->q + (size_t)h * dim, 1, dim, q->scale, 0};
         float *alone = acc_before + (size_t)h * dim;
         run_block(c, k, half, &one, keys, values, count, before + h, alone);
         expect_bits(c, "sum of a head alone", h, before[h].sum, st[h].sum);
@@ -305,7 +305,7 @@ static void check_attention(struct check *c, const struct kernels *k, bool half)
         for (int pass = 0; pass < 2; pass++) {
             memcpy(before, st, heads * sizeof *st);
             memcpy(acc_before, acc, all * sizeof *acc);
-            struct attention_query query = {q, heads, dim, b.scale};
+            struct attention_query query = {q, heads, dim, b.scale, c->round % 3 ? 0 : n * width};
             run_block(c, k, half, &query, keys, values, b.count, st, acc);
             for (uint32_t h = 0; h < heads; h++) {
                 b.q = q + (size_t)h * dim;

@@ -136,7 +136,12 @@ static void attend_page(const struct task *t, const struct attending *a, const s
     keys = block_from(seq, keys, at - begin, a->head_dim);
     values = block_from(seq, values, at - begin, a->head_dim);
     size_t first = ((size_t)(u->row + r) * a->n_heads + u->first) * a->head_dim;
-    struct attention_query q = {a->q + first, u->n, a->head_dim, a->scale};
+    bool last = (page + 1) * SEQUENCE_PAGE >= u->position + u->n_rows;
+    struct attention_query q = {.q = a->q + first,
+                                .heads = u->n,
+                                .head_dim = a->head_dim,
+                                .scale = a->scale,
+                                .ahead = last || r > 0 ? 0 : seq->layout->page_bytes};
     if (seq->layout->kv_type == KV_F16)
         t->k->attention_block_f16(&q, keys, values, count, st, a->y + first);
     else
