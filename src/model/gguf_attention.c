@@ -1,7 +1,6 @@
 /* What the metadata of GGUF files says of attention: heads, rotations, scaled positions. */
 #include <inttypes.h>
 #include <math.h>
-#include <math.h>
 
 #include "model/gguf_arch.h"
 
