@@ -16,15 +16,16 @@ PROMPT ?= Once upon a time there was
 
 # Warnings stop a build where the machine is known: in continuous integration.
 strict = -Dwerror=$(if $(CI),true,false)
+# Kernels compile for minutes: what tests run has those of this machine's instruction sets.
+native = -Dlevels=native
 # Instrumentation misleads the warnings of gcc, so they stop nothing there.
-instrumented = --buildtype=debug -Doptimization=1 -Db_lundef=false
+instrumented = --buildtype=debug -Doptimization=1 -Db_lundef=false $(native)
 options_release = --buildtype=release $(strict)
-options_debug   = --buildtype=debugoptimized $(strict)
+options_debug   = --buildtype=debugoptimized $(strict) $(native)
 options_asan    = $(instrumented) -Db_sanitize=address,undefined
-options_memory  = $(options_asan) -Dlevels=least
 options_ubsan   = $(instrumented) -Db_sanitize=undefined
 options_tsan    = $(instrumented) -Db_sanitize=thread
-options_cover   = --buildtype=debug -Db_coverage=true
+options_cover   = --buildtype=debug -Db_coverage=true $(native)
 options_fuzz    = --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined \
                   -Db_lundef=false
 options_cross   = --buildtype=debugoptimized $(strict) --cross-file build/sysroot-aarch64.ini \
@@ -74,8 +75,8 @@ test-debug:
 setup_oracle = tools/setup.sh oracle || \
     echo 'without npm: tests against its packages are skipped' >&2
 test-memory:
-	@$(if $(T),true,$(call configure,memory))
-	@$(if $(T),true,$(call run_tests,memory) --setup asan --suite unit)
+	@$(if $(T),true,$(call configure,asan))
+	@$(if $(T),true,$(call run_tests,asan) --setup asan --suite unit)
 
 kern: T = kern
 kern: ## compare every kernel with its reference: K='matmul*'

@@ -8,7 +8,7 @@
 #include "bench_stats.h"
 #include "report.h"
 
-enum { STREAMS = 8, VECTOR = 64, LEAST_BYTES = 512 << 20, LEAST_PASS = 64 << 20 };
+enum { STREAMS = 8, VECTOR = 64, LEAST_BYTES = 256 << 20, LEAST_PASS = 64 << 20 };
 
 typedef uint64_t vector __attribute__((vector_size(VECTOR)));
 typedef uint64_t sum_fn(const vector *data, size_t n);

@@ -16,6 +16,8 @@
 
 enum { BLOCK = 4096, MOST_DEPTH = 64 };
 
+#define FASTEST 16e9 /* bytes a second; no drive is read faster */
+
 #define MOST_MEMORY ((size_t)256 << 20)
 
 const uint32_t drive_depths[DRIVE_DEPTHS] = {1, 4, 16, MOST_DEPTH};
@@ -158,6 +160,7 @@ static enum sluice_status read_failed(const struct place *place, ssize_t result,
 struct reading {
     struct drive_probe *probe;
     uint32_t depth;
+    size_t memory_bytes;                 /* in use */
     uint32_t turns[MOST_DEPTH];          /* of the reads in flight: so many have been before it */
     uint64_t began_at, ends_at, last_at; /* ns */
     uint64_t bytes;
@@ -168,7 +171,7 @@ struct reading {
 static unsigned char *next_buffer(struct reading *r, uint32_t slot)
 {
     const struct drive_probe *probe = r->probe;
-    size_t each = probe->memory_bytes / probe->piece / r->depth;
+    size_t each = r->memory_bytes / probe->piece / r->depth;
     return probe->memory + (slot + r->turns[slot]++ % each * r->depth) * probe->piece;
 }
 
@@ -269,6 +272,14 @@ static enum sluice_status read_by_threads(struct reading *r, struct sluice_error
     return status;
 }
 
+/* What can be read in that time needs no more memory, but a buffer for each read in flight. */
+static size_t memory_for(const struct drive_probe *probe, uint32_t depth, double seconds)
+{
+    size_t least = depth * probe->piece;
+    double most = (double)(probe->memory_bytes - least);
+    return least + (size_t)(seconds * FASTEST < most ? seconds * FASTEST : most);
+}
+
 enum sluice_status drive_measure(struct drive_probe *probe, uint32_t depth, double seconds,
                                  double *rate, struct sluice_error *err)
 {
@@ -277,8 +288,10 @@ enum sluice_status drive_measure(struct drive_probe *probe, uint32_t depth, doub
     /* Pages that someone cached would be no reads. */
     for (size_t i = 0; i < probe->n_files && !probe->direct; i++)
         (void)posix_fadvise(probe->files[i].fd, 0, 0, POSIX_FADV_DONTNEED);
-    memset(probe->memory, 0, probe->memory_bytes);
-    struct reading r = {.probe = probe, .depth = depth, .began_at = clock_ns()};
+    struct reading r = {
+        .probe = probe, .depth = depth, .memory_bytes = memory_for(probe, depth, seconds)};
+    memset(probe->memory, 0, r.memory_bytes);
+    r.began_at = clock_ns();
     r.ends_at = r.began_at + (uint64_t)(seconds * 1e9);
     enum sluice_status status = probe->uring ? read_by_ring(&r, err) : read_by_threads(&r, err);
     /* An engine that opens next counts what the program holds as used. */

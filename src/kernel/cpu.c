@@ -98,7 +98,7 @@ static uint32_t detect(void)
 
 uint32_t cpu_detect(void)
 {
-    return detect() & LEVELS_BUILT;
+    return detect() & ~(uint32_t)LEVELS_LEFT_OUT;
 }
 
 static bool same_family(uint32_t a, uint32_t b)

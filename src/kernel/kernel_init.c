@@ -5,16 +5,24 @@ void kernels_init(struct kernels *k, uint32_t features)
 {
     kernels_init_ref(k);
 #if defined(__x86_64__)
+#if !defined(SLUICE_NO_AVX2)
     if (features & CPU_AVX2) kernels_init_avx2(k);
-#if !defined(SLUICE_LEAST_LEVEL)
+#endif
+#if !defined(SLUICE_NO_AVXVNNI)
     if ((features & CPU_AVX2) && (features & CPU_AVX_VNNI)) kernels_init_avxvnni(k);
+#endif
+#if !defined(SLUICE_NO_AVX512)
     if (features & CPU_AVX512) kernels_init_avx512(k);
+#endif
+#if !defined(SLUICE_NO_VNNI)
     if ((features & CPU_AVX512) && (features & CPU_AVX512_VNNI)) kernels_init_vnni(k);
 #endif
 #elif defined(__aarch64__)
     if (features & CPU_NEON) kernels_init_neon(k);
-#if !defined(SLUICE_LEAST_LEVEL)
+#if !defined(SLUICE_NO_DOTPROD)
     if ((features & CPU_NEON) && (features & CPU_NEON_DOTPROD)) kernels_init_dotprod(k);
+#endif
+#if !defined(SLUICE_NO_I8MM)
     if ((features & CPU_NEON) && (features & CPU_NEON_I8MM)) kernels_init_i8mm(k);
 #endif
 #else

@@ -5,12 +5,28 @@
 
 #include "kernel/kernel.h"
 
-/* Of the processor's features those that this build has kernels for. */
-#if defined(SLUICE_LEAST_LEVEL)
-#define LEVELS_BUILT ((uint32_t)(CPU_AVX2 | CPU_NEON))
-#else
-#define LEVELS_BUILT UINT32_MAX
+/* Sets that this build has no kernels for (the option levels of the build). */
+enum {
+    LEVELS_LEFT_OUT = 0
+#if defined(SLUICE_NO_AVX2)
+                      | CPU_AVX2
 #endif
+#if defined(SLUICE_NO_AVX512)
+                      | CPU_AVX512
+#endif
+#if defined(SLUICE_NO_AVXVNNI)
+                      | CPU_AVX_VNNI
+#endif
+#if defined(SLUICE_NO_VNNI)
+                      | CPU_AVX512_VNNI
+#endif
+#if defined(SLUICE_NO_DOTPROD)
+                      | CPU_NEON_DOTPROD
+#endif
+#if defined(SLUICE_NO_I8MM)
+                      | CPU_NEON_I8MM
+#endif
+};
 
 void kernels_init_ref(struct kernels *k); /* every slot */
 void kernels_init_avx2(struct kernels *k);

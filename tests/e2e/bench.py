@@ -11,7 +11,7 @@ LAYERS, EXPERTS, USED = 8, 32, 4
 ALL = LAYERS * EXPERTS
 POLICIES = ["lru", "lfu", "lfuda", "auto", "optimum"]
 SHORT = ("--pairs", 2, "-n", 4)
-PROBE = ("--probe", 30)
+PROBE = ("--probe", 2)
 IDS = " ".join(str(17 * i % 900 + 3) for i in range(40)).encode()
 
 

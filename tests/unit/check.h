@@ -12,6 +12,19 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Whether a sanitizer that makes everything several times slower is in. */
+static inline bool is_instrumented(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+    return true;
+#endif
+#endif
+    return false;
+}
+
 static int check_failures;
 static const char *check_skipped;
 

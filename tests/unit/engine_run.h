@@ -20,20 +20,8 @@ struct prompt {
     uint32_t vocab;
 };
 
-#define INSTRUMENTED "a sanitizer's own memory is in the way"
-
 /* Memory of a sanitizer counts as the program's, and grows. */
-static inline bool is_instrumented(void)
-{
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-    return true;
-#endif
-#endif
-    return false;
-}
+#define INSTRUMENTED "a sanitizer's own memory is in the way"
 
 static inline void *must(void *p)
 {
