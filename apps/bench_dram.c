@@ -8,7 +8,7 @@
 #include "bench_stats.h"
 #include "report.h"
 
-enum { STREAMS = 8, VECTOR = 64, LEAST_BYTES = 256 << 20, LEAST_PASS = 64 << 20 };
+enum { STREAMS = 8, VECTOR = 64, CACHES = 3, LEAST_BYTES = 256 << 20, LEAST_PASS = 64 << 20 };
 
 typedef uint64_t vector __attribute__((vector_size(VECTOR)));
 typedef uint64_t sum_fn(const vector *data, size_t n);
@@ -62,7 +62,8 @@ enum sluice_status dram_open(struct dram_probe *probe, uint32_t n_threads, uint6
     *probe = (struct dram_probe){
         .n_threads = n_threads < PASSES_MOST_THREADS ? n_threads : PASSES_MOST_THREADS};
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    probe->bytes = cache > LEAST_BYTES / 8 ? (size_t)cache * 8 : (size_t)LEAST_BYTES;
+    /* Of three times its size a cache keeps nothing until its turn comes again. */
+    probe->bytes = cache > LEAST_BYTES / CACHES ? (size_t)cache * CACHES : (size_t)LEAST_BYTES;
     const size_t least = (size_t)probe->n_threads * STREAMS * VECTOR;
     if (bytes < probe->bytes) probe->bytes = bytes > least ? (size_t)bytes : least;
     void *data =
