@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "model/gguf_arch.h"
+#include "model/rope.h"
 
 /* Leading values of a head that rotate, as the part of head_dim that config.json has. */
 static enum sluice_status set_rotary(const struct gguf_model *m, uint32_t head_dim)
@@ -65,7 +66,7 @@ static enum sluice_status put_attention_factor(const struct gguf_model *m, json_
     TRY(gguf_key_f64_or(m, "rope.scaling.yarn_attn_factor", 1, &by));
     if (by == 1) return SLUICE_OK;
     double factor = json_number_value(json_object_get(scaling, "factor"));
-    double usual = factor > 1 ? 0.1 * log(factor) + 1 : 1;
+    double usual = rope_yarn_magnitude(factor, 1);
     if (json_object_set_new(scaling, "attention_factor", json_real(by * usual)) == 0)
         return SLUICE_OK;
     return err_nomem(m->err, m->file, sizeof *scaling);

@@ -5,7 +5,7 @@
 
 #include "model/config.h"
 
-static double magnitude(double factor, double mscale)
+double rope_yarn_magnitude(double factor, double mscale)
 {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
@@ -35,8 +35,9 @@ static enum sluice_status read_yarn(const struct json_node *node, const struct j
     TRY(json_get_f64_or(rope, "mscale", 0, 1e3, 0, &mscale, err));
     TRY(json_get_f64_or(rope, "mscale_all_dim", 0, 1e3, 0, &y->mscale_all_dim, err));
     double factor = mscale > 0 && y->mscale_all_dim > 0
-                        ? magnitude(y->factor, mscale) / magnitude(y->factor, y->mscale_all_dim)
-                        : magnitude(y->factor, 1);
+                        ? rope_yarn_magnitude(y->factor, mscale) /
+                              rope_yarn_magnitude(y->factor, y->mscale_all_dim)
+                        : rope_yarn_magnitude(y->factor, 1);
     TRY(json_get_f64_or(rope, "attention_factor", 1e-3, 1e3, factor, &attention, err));
     out->scale = (float)attention;
     if (out->theta > 1) return SLUICE_OK;
@@ -126,7 +127,7 @@ enum sluice_status rope_frequencies(const struct rope *rope, struct arena *arena
 double rope_score_scale(const struct rope *rope)
 {
     double m = rope->yarn.on && rope->yarn.mscale_all_dim > 0
-                   ? magnitude(rope->yarn.factor, rope->yarn.mscale_all_dim)
+                   ? rope_yarn_magnitude(rope->yarn.factor, rope->yarn.mscale_all_dim)
                    : 1;
     return m * m;
 }

@@ -37,6 +37,9 @@ enum sluice_status rope_read(const struct json_node *node, uint32_t head_dim, do
 enum sluice_status rope_frequencies(const struct rope *rope, struct arena *arena,
                                     const float **freqs, struct sluice_error *err);
 
+/* By what YaRN sharpens scores: 0.1 mscale ln(factor) + 1; 1 for a factor of at most 1. */
+double rope_yarn_magnitude(double factor, double mscale);
+
 /*
  * What DeepSeek-V3 multiplies its attention scores with beside 1 / sqrt(dim): (0.1 mscale_all_dim
  * ln factor + 1)^2 with YaRN, else 1.
