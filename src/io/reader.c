@@ -67,11 +67,21 @@ static uint32_t direct_alignment(int fd)
     return FALLBACK_ALIGN;
 }
 
+/* Some file systems take O_DIRECT when a file is opened and refuse every read of it. */
+static bool reads_direct(int fd, uint32_t align)
+{
+    void *block;
+    if (posix_memalign(&block, max_u32(align, sizeof(void *)), align) != 0) return true;
+    bool refused = pread(fd, block, align, 0) < 0 && (errno == EINVAL || errno == EOPNOTSUPP);
+    free(block);
+    return !refused;
+}
+
 static void open_direct(struct reader_file *f, const char *path)
 {
     f->fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
     uint32_t align = f->fd >= 0 ? direct_alignment(f->fd) : 0;
-    f->direct = align > 0;
+    f->direct = align > 0 && reads_direct(f->fd, align);
     if (f->direct) {
         f->align = align;
     } else if (f->fd >= 0) {
