@@ -2,6 +2,8 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 /* A signal handler can reach nothing else. */
 static volatile sig_atomic_t arrived;
@@ -9,6 +11,17 @@ static volatile sig_atomic_t arrived;
 static void note(int number)
 {
     arrived = number;
+}
+
+/* Nothing of the process can be trusted to go on, so it ends here, with a sentence. */
+static void mapped_file_lost(int number)
+{
+    static const char text[] =
+        "sluice: a mapped file could not be read: it was cut while it was in use, or the drive "
+        "failed; nothing was lost but this run\n";
+    (void)number;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(EXIT_FAILURE);
+    _exit(EXIT_FAILURE);
 }
 
 void interrupt_install(void)
@@ -26,6 +39,9 @@ void interrupt_install(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);
+    struct sigaction lost = {.sa_handler = mapped_file_lost};
+    sigemptyset(&lost.sa_mask);
+    sigaction(SIGBUS, &lost, NULL);
 }
 
 int interrupt_signal(void)

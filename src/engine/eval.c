@@ -266,10 +266,35 @@ static enum sluice_status run_call(struct call *c)
     return SLUICE_OK;
 }
 
+/*
+ * What mapped experts and dense weights are read from is still there. Single tokens ask the system
+ * nothing.
+ */
+static enum sluice_status check_mapped(const struct call *c)
+{
+    const struct checkpoint *cp = &c->e->checkpoint;
+    bool asks = c->e->plan.mapped && c->total > c->n_segments;
+    for (size_t f = 0; asks && f < cp->n_files; f++)
+        TRY(file_map_check(&cp->files[f], c->err));
+    return SLUICE_OK;
+}
+
+/* Reading goes on from the file that was opened; whoever replaced it may expect something else. */
+static void tell_of_replaced_file(struct sluice_engine *e)
+{
+    int32_t file = e->store ? store_reader_info(e->store)->nameless : -1;
+    if (file < 0 || e->told_of_replaced_file) return;
+    e->told_of_replaced_file = true;
+    log_write(&e->log, SLUICE_LOG_WARNING,
+              "'%s' was replaced or deleted; experts are read on from the file that was opened",
+              e->checkpoint.files[file].path);
+}
+
 static enum sluice_status checked_call(struct call *c)
 {
     TRY(check_call(c));
     TRY(prepare_call(c));
+    TRY(check_mapped(c));
     return run_call(c);
 }
 
@@ -290,6 +315,7 @@ static enum sluice_status locked_eval(struct call *c)
     enum sluice_status status = checked_call(c);
     e->stats.eval_ns += clock_ns() - start;
     e->stats.expert_uses = cpu_expert_uses(e->backend);
+    tell_of_replaced_file(e);
     e->running = false;
     return status;
 }

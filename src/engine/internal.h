@@ -54,6 +54,7 @@ struct sluice_engine {
     struct sluice_error tokenizer_error;
     pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
     bool running;             /* an evaluation is under way */
+    bool told_of_replaced_file;
     struct call_memory *call_memory;
     struct sluice_stats stats;
 };

@@ -36,7 +36,8 @@ static struct file_version version_of(const struct stat *st)
                                  .inode = (uint64_t)st->st_ino,
                                  .bytes = (uint64_t)st->st_size,
                                  .modified_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 +
-                                                st->st_mtim.tv_nsec};
+                                                st->st_mtim.tv_nsec,
+                                 .nameless = st->st_nlink == 0};
 }
 
 bool file_version_of(int fd, struct file_version *version)
@@ -84,6 +85,18 @@ enum sluice_status file_map_open(struct file_map *map, const char *path, struct 
     if (map->path) return SLUICE_OK;
     file_map_release(map);
     return err_nomem(err, path, strlen(path) + 1);
+}
+
+enum sluice_status file_map_check(const struct file_map *map, struct sluice_error *err)
+{
+    struct stat st;
+    if (stat(map->path, &st) != 0) return SLUICE_OK;
+    struct file_version now = version_of(&st);
+    bool same_file = now.device == map->version.device && now.inode == map->version.inode;
+    if (!same_file || file_version_equal(&now, &map->version)) return SLUICE_OK;
+    return err_set(err, SLUICE_E_IO, "'%s': %s", map->path,
+                   now.bytes < map->bytes ? "the file is shorter than when it was opened"
+                                          : "the file was written to since it was opened");
 }
 
 void file_map_release(struct file_map *map)

@@ -9,6 +9,7 @@
 struct file_version {
     uint64_t device, inode, bytes;
     int64_t modified_ns;
+    bool nameless; /* no path leads to it any more; it is read on all the same */
 };
 
 /* Of the open file. False: the system does not say. */
@@ -28,6 +29,12 @@ struct file_map {
 
 /* Maps the regular file at path read-only. On error *map is empty. Errors: NOT_FOUND, IO, NOMEM. */
 enum sluice_status file_map_open(struct file_map *map, const char *path, struct sluice_error *err);
+/*
+ * A mapped file that was cut raises SIGBUS when what is gone is read. This looks whether the
+ * file was cut or written to since it was mapped; another one that took its path does no harm.
+ * Errors: IO.
+ */
+enum sluice_status file_map_check(const struct file_map *map, struct sluice_error *err);
 void file_map_release(struct file_map *map);
 
 /*

@@ -171,6 +171,7 @@ enum sluice_status reader_open(struct reader **out, const char *const *paths, ui
     r->driver = options->driver;
     r->state = options->driver_state;
     r->info.reason = "";
+    r->info.nameless = -1;
     r->info.depth = options->depth ? options->depth : DEFAULT_DEPTH;
     r->most_flying = options->depth ? UINT64_MAX : DEFAULT_FLYING;
     enum sluice_status status = open_files(r, paths, n_paths, options, err);
@@ -440,11 +441,13 @@ static bool is_transient(int64_t n)
  * What happened to the file since it was opened: 0, READER_EOF or READER_CHANGED. Asked after the
  * bytes came, so that none of a later version is taken for those of the first.
  */
-static int file_change(const struct reader *r, const struct flight *f)
+static int file_change(struct reader *r, const struct flight *f)
 {
     const struct file_version *then = &r->files[f->op.file].version;
     struct file_version now;
-    if (!file_version_of(f->fd, &now) || file_version_equal(&now, then)) return 0;
+    if (!file_version_of(f->fd, &now)) return 0;
+    if (now.nameless && r->info.nameless < 0) r->info.nameless = (int32_t)f->op.file;
+    if (file_version_equal(&now, then)) return 0;
     return now.bytes < then->bytes ? READER_EOF : READER_CHANGED;
 }
 
@@ -452,7 +455,7 @@ static int file_change(const struct reader *r, const struct flight *f)
  * Takes in what one try brought. True: the flight is over, with *error set. A short read goes on
  * where it stopped, at the last aligned byte so that O_DIRECT accepts it.
  */
-static bool advance(const struct reader *r, struct flight *f, int64_t n, int *error)
+static bool advance(struct reader *r, struct flight *f, int64_t n, int *error)
 {
     uint32_t before = f->done;
     *error = n < 0 && !is_transient(n) ? (int)-n : 0;

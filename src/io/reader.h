@@ -68,6 +68,7 @@ struct reader_info {
     bool direct;        /* O_DIRECT on every file */
     bool registered_files, registered_buffers;
     uint32_t depth;
+    int32_t nameless; /* the first file seen to be replaced or deleted meanwhile; -1: none */
 };
 
 struct reader;

@@ -293,6 +293,30 @@ static void test_prompt_reads_on(void)
     prompt_release(&p);
 }
 
+/* Mapped files that were cut are not touched: the call says so and the session goes on later. */
+static void test_mapped_and_cut(void)
+{
+    struct copy c;
+    REQUIRE(copy_make(&c));
+    struct prompt p = make_reference(SLUICE_FAST);
+    struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+    o.io = SLUICE_IO_MMAP;
+    sluice_engine *engine = run_engine(c.dir.path, &o);
+    sluice_session *session = run_session(engine);
+    float *logits = must(calloc(TOKENS * p.vocab, sizeof *logits));
+    CHECK_OK(prompt_eval(&p, engine, session, 0, PREFILL, logits, &err));
+    cut(&c, 4096);
+    CHECK(prompt_eval(&p, engine, session, PREFILL, 2, logits, &err) == SLUICE_E_IO);
+    CHECK(strstr(err.message, shards[0]) && strstr(err.message, "shorter than when it was opened"),
+          "%s", err.message);
+    CHECK(sluice_session_position(session) == PREFILL);
+    free(logits);
+    sluice_session_close(&session);
+    sluice_engine_close(&engine);
+    prompt_release(&p);
+    copy_release(&c);
+}
+
 static void test_cut_and_restored(void)
 {
     static const size_t at[] = {0, 1, PREFILL - 1, PREFILL, TOKENS - 1};
@@ -387,17 +411,22 @@ static void test_replaced_shard(void)
     REQUIRE(copy_make(&c));
     struct prompt p = make_reference(SLUICE_FAST);
     struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+    uint32_t n_told = 0;
     o.n_slots = 4;
+    o.log = count_warnings;
+    o.log_user = &n_told;
     sluice_engine *engine = run_engine(c.dir.path, &o);
     sluice_session *session = run_session(engine);
     float *logits = must(calloc(TOKENS * p.vocab, sizeof *logits));
     CHECK_OK(prompt_eval(&p, engine, session, 0, 7, logits, &err));
+    CHECK(n_told == 0);
     memset(c.data[0], 0x11, c.len[0]);
     CHECK(tempdir_write(&c.dir, "new", c.data[0], c.len[0]));
     CHECK(rename(tempdir_path(&c.dir, "new"), tempdir_path(&c.dir, shards[0])) == 0);
     CHECK(remove(tempdir_path(&c.dir, shards[1])) == 0);
     run_from(&p, engine, session, 7, logits);
     expect_same(&p, logits, "after another file took the name");
+    CHECK(n_told == 1, "told %u times", n_told);
     free(logits);
     sluice_session_close(&session);
     sluice_engine_close(&engine);
@@ -654,6 +683,7 @@ static void test_refused_options(void)
     C(same_bits_exact)                                                                             \
     C(mapped_advice)                                                                               \
     C(prompt_reads_on)                                                                             \
+    C(mapped_and_cut)                                                                              \
     C(cut_and_restored)                                                                            \
     C(cut_within_a_call)                                                                           \
     C(overwritten_shard)                                                                           \

@@ -128,6 +128,31 @@ static void test_exists(void)
     CHECK(!file_exists("/tmp/sluice-test-absent/file"));
 }
 
+/* What a mapped file's path leads to now: the file, cut or written to, or another one. */
+static void test_check_mapped(void)
+{
+    struct tempdir dir;
+    struct file_map map;
+    REQUIRE(tempdir_make(&dir));
+    CHECK(tempdir_write_text(&dir, "file", "0123456789"));
+    const char *path = tempdir_path(&dir, "file");
+    CHECK_OK(file_map_open(&map, path, &err));
+    CHECK_OK(file_map_check(&map, &err));
+    CHECK(truncate(map.path, 3) == 0);
+    CHECK(file_map_check(&map, &err) == SLUICE_E_IO);
+    CHECK(strstr(err.message, map.path) && strstr(err.message, "shorter than when"), "%s",
+          err.message);
+    CHECK(truncate(map.path, 20) == 0);
+    CHECK(file_map_check(&map, &err) == SLUICE_E_IO);
+    CHECK(strstr(err.message, "written to since"), "%s", err.message);
+    CHECK(remove(map.path) == 0);
+    CHECK_OK(file_map_check(&map, &err));
+    CHECK(tempdir_write_text(&dir, "file", "another"));
+    CHECK_OK(file_map_check(&map, &err));
+    file_map_release(&map);
+    tempdir_remove(&dir);
+}
+
 #define CASES(C)                                                                                   \
     C(map_sees_the_bytes)                                                                          \
     C(empty_file)                                                                                  \
@@ -135,5 +160,6 @@ static void test_exists(void)
     C(refused)                                                                                     \
     C(unreadable)                                                                                  \
     C(short_file)                                                                                  \
-    C(exists)
+    C(exists)                                                                                      \
+    C(check_mapped)
 CHECK_MAIN(CASES)

@@ -527,8 +527,11 @@ static void test_replaced_file(void)
     REQUIRE(corpus_make(&c));
     struct reader_options o = {0};
     struct reader *r = open_reader(&c, &o);
+    expect_read(r, &c);
+    CHECK(reader_get_info(r)->nameless == -1);
     CHECK(rename(c.paths[1], c.paths[0]) == 0);
     expect_read(r, &c);
+    CHECK(reader_get_info(r)->nameless == 0);
     CHECK(remove(c.paths[0]) == 0);
     expect_read(r, &c);
     CHECK(reader_file_version(r, 0)->bytes == c.len[0] &&
