@@ -62,6 +62,7 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->queue_depth = (uint32_t)args->queue_depth;
     options->preload = args->preload;
     options->plan_ctx = app->plan_ctx ? app->plan_ctx : (uint32_t)args->ctx;
+    options->max_logit_rows = app->many_logits ? 0 : 1;
     options->verify = !args->no_verify;
     options->load_progress = show_loading;
     options->load_user = app;

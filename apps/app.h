@@ -16,6 +16,7 @@ struct app {
     struct progress progress;
     size_t progress_base; /* ids that earlier evaluations under the same progress line did */
     uint32_t plan_ctx;    /* tokens of context to plan memory for; 0: --ctx or the default */
+    bool many_logits;     /* calls want logits of many tokens, not of the last one alone */
     enum sluice_log_level log_level;
 };
 

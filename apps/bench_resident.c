@@ -91,6 +91,7 @@ static enum sluice_status open_probe(struct resident *b, struct sluice_error *er
 static enum sluice_status open_engine(struct resident *b, struct sluice_error *err)
 {
     struct sluice_engine_options options;
+    b->app->many_logits = true;
     app_engine_options(b->app, &options);
     options.preload = options.io != SLUICE_IO_MMAP;
     b->rounds = (size_t)b->app->args->pairs;

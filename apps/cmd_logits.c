@@ -37,6 +37,7 @@ static enum sluice_status read_ids(struct job *job, struct sluice_error *err)
                     "%s: %zu ids do not fit in a context of %" PRIu64 " tokens",
                     input_name(args->ids), job->ids.n, ctx);
     job->app->plan_ctx = (uint32_t)ctx;
+    job->app->many_logits = true;
     return SLUICE_OK;
 }
 

@@ -96,6 +96,7 @@ static enum sluice_status read_input(struct test *test, struct sluice_error *err
         most = test->ids.n;
     }
     size_t window = (size_t)args->window;
+    test->app->many_logits = true;
     if (!ARG_GIVEN(args, ctx)) test->app->plan_ctx = (uint32_t)(window < most ? window : most);
     return SLUICE_OK;
 }

@@ -164,6 +164,11 @@ struct sluice_engine_options {
     size_t heat_len;
     bool plan_only; /* plan memory and I/O, but read no weights: evaluations give STATE */
     enum sluice_mmap_advice mmap_advice; /* with SLUICE_IO_MMAP; default SLUICE_MMAP_NORMAL */
+    /*
+     * Rows of logits that are computed at once, for which memory is planned; calls that want more
+     * get them in several turns. Generating text needs 1. 0: as many as 16 MiB hold.
+     */
+    uint32_t max_logit_rows;
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);

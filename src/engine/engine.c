@@ -34,6 +34,7 @@ static enum sluice_status take_options(struct sluice_engine *e,
     if (o->n_threads > MAX_THREADS)
         return err_set(err, SLUICE_E_ARGUMENT, "%u threads were asked for; at most %d are possible",
                        o->n_threads, MAX_THREADS);
+    if (o->max_logit_rows == 0) o->max_logit_rows = UINT32_MAX;
     if (o->max_batch_tokens > MAX_BATCH)
         return err_set(err, SLUICE_E_ARGUMENT, "a batch of %u tokens was asked for; at most %d fit",
                        o->max_batch_tokens, MAX_BATCH);
@@ -69,8 +70,9 @@ static enum sluice_status take_features(struct sluice_engine *e, uint32_t *featu
 
 static uint32_t tail_rows(const struct sluice_engine *e)
 {
-    size_t rows = TAIL_BYTES / sizeof(float) / e->model.vocab_size;
-    return (uint32_t)min_size(max_size(rows, 1), e->options.max_batch_tokens);
+    size_t rows = max_size(TAIL_BYTES / sizeof(float) / e->model.vocab_size, 1);
+    uint32_t most = min_u32(e->options.max_logit_rows, e->options.max_batch_tokens);
+    return (uint32_t)min_size(rows, most);
 }
 
 /* places: one per thread, for as long as the result is used. */

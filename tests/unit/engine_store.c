@@ -405,6 +405,12 @@ static void test_overwritten_shard(void)
 }
 
 /* Another model's file under the name of an open one: the engine reads on from its own. */
+static void count_warnings(void *user, enum sluice_log_level level, const char *message)
+{
+    uint32_t *n = user;
+    *n += level == SLUICE_LOG_WARNING && strstr(message, "was replaced or deleted") != NULL;
+}
+
 static void test_replaced_shard(void)
 {
     struct copy c;
@@ -566,6 +572,26 @@ static void keep_budget(enum sluice_precision precision)
     prompt_release(&p);
 }
 
+/* What was planned is also used, once experts have filled the slots. */
+static void test_budget_is_used(void)
+{
+    if (is_instrumented()) SKIP(INSTRUMENTED);
+    struct prompt p = make_reference(SLUICE_FAST);
+    struct sluice_engine_options o = plan_options(2);
+    o.max_batch_tokens = PREFILL;
+    o.max_logit_rows = 1;
+    o.plan_ctx = TOKENS;
+    o.preload = true;
+    for (uint32_t i = 0; i < 2; i++) {
+        o.ram_bytes = plan_of(storyteller, &o, &p).smallest + ((uint64_t)8 << 20) * i;
+        struct plan_run r = plan_of(storyteller, &o, &p);
+        printf("# plan %.1f MiB, peak %.1f\n", (double)r.plan / 1048576, (double)r.peak / 1048576);
+        CHECK(r.status == SLUICE_OK && r.same, "%s", r.err.message);
+        CHECK(r.peak >= r.plan - r.plan / 10);
+    }
+    prompt_release(&p);
+}
+
 static void test_budget_is_kept_fast(void)
 {
     keep_budget(SLUICE_FAST);
@@ -689,6 +715,7 @@ static void test_refused_options(void)
     C(overwritten_shard)                                                                           \
     C(replaced_shard)                                                                              \
     C(smallest_budget)                                                                             \
+    C(budget_is_used)                                                                              \
     C(budget_is_kept_fast)                                                                         \
     C(budget_is_kept_exact)                                                                        \
     C(slots_against_budget)                                                                        \
