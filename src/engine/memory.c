@@ -187,9 +187,13 @@ static enum sluice_status load_dense(struct sluice_engine *e, struct wmat **matr
     struct wmat *mapped = calloc((size_t)n + 1, sizeof *mapped);
     if (!mapped) return err_nomem(err, "dense weights", n * sizeof *mapped);
     for (uint32_t i = 0; i < n; i++) mapped[i] = *matrices[i];
+    struct resident_report report = {e->options.load_progress, e->options.load_user, NULL};
     enum sluice_status status =
         resident_load(&e->resident, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, matrices,
-                      n, io, e->options.load_progress, e->options.load_user, err);
+                      n, io, &report, err);
+    const struct tensor *lost =
+        report.failed ? checkpoint_tensor_at(&e->checkpoint, report.failed) : NULL;
+    if (lost) err_wrap(err, status, "tensor '%s'", lost->name);
     if (status == SLUICE_OK) status = verify_dense(e, mapped, matrices, n, err);
     free(mapped);
     return status;

@@ -47,18 +47,36 @@ struct loader {
     uint32_t n_files;
     struct reader *reader;
     uint64_t done, total; /* bytes of arrays */
-    void (*progress)(void *user, uint64_t done, uint64_t total);
-    void *user;
+    struct resident_report *report;
     struct sluice_error *err;
 };
+
+/* A read's tag: how many bytes it needs, and how many of them lie before the array. */
+static uint64_t tag_of(uint64_t need, uint64_t before)
+{
+    return before << 32 | need;
+}
+
+static uint64_t tag_need(uint64_t tag)
+{
+    return tag & UINT32_MAX;
+}
+
+static uint64_t tag_before(uint64_t tag)
+{
+    return tag >> 32;
+}
 
 static enum sluice_status take_one(struct loader *l)
 {
     struct read_result r;
     if (reader_poll(l->reader, &r, 1, true) == 0) return SLUICE_OK;
-    l->done += r.tag;
-    if (r.error == 0 && l->progress) l->progress(l->user, l->done, l->total);
-    if (r.error == 0) return SLUICE_OK;
+    l->done += tag_need(r.tag) - tag_before(r.tag);
+    if (r.error == 0) {
+        if (l->report->progress) l->report->progress(l->report->user, l->done, l->total);
+        return SLUICE_OK;
+    }
+    l->report->failed = l->files[r.file].data + r.offset + tag_need(r.tag) - 1;
     return err_set(l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
                    l->files[r.file].path, (unsigned long long)r.offset, reader_error_text(r.error));
 }
@@ -77,8 +95,7 @@ static bool find_file(const struct loader *l, const struct array_ref *a, uint32_
     return false;
 }
 
-/* Starts the reads of one array into room at to; the pointer moves at once. Tags count its bytes.
- */
+/* Starts the reads of one array into room at to; the pointer moves at once. */
 static enum sluice_status load_array(struct loader *l, const struct array_ref *a, uint8_t *to)
 {
     uint32_t file = 0;
@@ -95,7 +112,7 @@ static enum sluice_status load_array(struct loader *l, const struct array_ref *a
                              .bytes = (uint32_t)align_up((size_t)need, align),
                              .need = (uint32_t)need,
                              .into = to + (at - begin),
-                             .tag = at + need - (at > offset ? at : offset)};
+                             .tag = tag_of(need, at < offset ? offset - at : 0)};
         TRY(reader_submit(l->reader, &op, l->err));
         while (reader_pending(l->reader) > 2 * (size_t)RESULTS) TRY(take_one(l));
     }
@@ -132,12 +149,13 @@ static uint64_t count_bytes(struct wmat *const *matrices, uint32_t n)
 enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
                                  uint32_t n_files, struct wmat *const *matrices, uint32_t n,
                                  const struct reader_options *options,
-                                 void (*progress)(void *user, uint64_t done, uint64_t total),
-                                 void *user, struct sluice_error *err)
+                                 struct resident_report *report, struct sluice_error *err)
 {
-    *resident = (struct resident){0};
+    struct resident_report silent = {0};
     struct loader l = {
-        .files = files, .n_files = n_files, .progress = progress, .user = user, .err = err};
+        .files = files, .n_files = n_files, .report = report ? report : &silent, .err = err};
+    *resident = (struct resident){0};
+    l.report->failed = NULL;
     TRY(reader_open_mapped(&l.reader, files, n_files, options, err));
     uint32_t align = MEM_ALIGN;
     for (uint32_t f = 0; f < n_files; f++) align = max_u32(align, reader_alignment(l.reader, f));

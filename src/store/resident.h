@@ -14,19 +14,25 @@ struct resident {
     size_t slab_bytes;
 };
 
+/* What loading tells about itself. */
+struct resident_report {
+    void (*progress)(void *user, uint64_t done, uint64_t total); /* in bytes; NULL: not wanted */
+    void *user;
+    const uint8_t *failed; /* a mapped byte of the array that could not be read, else NULL */
+};
+
 /* Bytes the slab for these matrices takes. */
 size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align);
 
 /*
  * Reads the matrices, whose pointers lie in mapped files, and lets them point into the slab; after
- * an error they point nowhere. progress may be NULL; it counts bytes. Errors: NOMEM, IO (file and
- * offset are named), INTERNAL.
+ * an error they point nowhere. report may be NULL. Errors: NOMEM, IO (file and offset are named),
+ * INTERNAL.
  */
 enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
                                  uint32_t n_files, struct wmat *const *matrices, uint32_t n,
                                  const struct reader_options *options,
-                                 void (*progress)(void *user, uint64_t done, uint64_t total),
-                                 void *user, struct sluice_error *err);
+                                 struct resident_report *report, struct sluice_error *err);
 void resident_release(struct resident *resident);
 
 #endif

@@ -119,7 +119,9 @@ static void load_and_compare(struct dense *d, const struct reader_options *o)
     struct progress p = {0};
     struct wmat mapped[MATRICES];
     memcpy(mapped, d->mats, sizeof mapped);
-    CHECK_OK(resident_load(&resident, d->maps, 2, d->list, MATRICES, o, count_progress, &p, &err));
+    struct resident_report report = {count_progress, &p, NULL};
+    CHECK_OK(resident_load(&resident, d->maps, 2, d->list, MATRICES, o, &report, &err));
+    CHECK(report.failed == NULL);
     CHECK(p.calls > MATRICES && p.done == d->bytes && p.total == d->bytes);
     CHECK(resident.slab_bytes >= d->bytes &&
           resident.slab_bytes <= resident_bytes(d->list, MATRICES, 4096));
@@ -170,7 +172,7 @@ static void expect_refused(struct dense *d, const struct reader_options *o,
     struct wmat mapped[MATRICES];
     memcpy(mapped, d->mats, sizeof mapped);
     err.message[0] = '\0';
-    CHECK(resident_load(&resident, d->maps, 2, d->list, MATRICES, o, NULL, NULL, &err) == status);
+    CHECK(resident_load(&resident, d->maps, 2, d->list, MATRICES, o, NULL, &err) == status);
     CHECK(strstr(err.message, says) && strstr(err.message, also), "%s", err.message);
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
     memcpy(d->mats, mapped, sizeof mapped);
@@ -218,7 +220,7 @@ static void test_nothing_to_load(void)
     struct resident resident;
     struct reader_options o = {0};
     REQUIRE(dense_make(&d, 7));
-    CHECK_OK(resident_load(&resident, d.maps, 2, d.list, 0, &o, NULL, NULL, &err));
+    CHECK_OK(resident_load(&resident, d.maps, 2, d.list, 0, &o, NULL, &err));
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
     resident_release(&resident);
     dense_release(&d);
