@@ -39,6 +39,7 @@ static enum sluice_status look_at_model(struct stream *s, struct sluice_error *e
     struct sluice_engine_options options;
     app_engine_options(s->app, &options);
     options.io = SLUICE_IO_MMAP;
+    options.prefetch = SLUICE_PREFETCH_OFF;
     options.ram_bytes = options.n_slots = 0;
     options.preload = false;
     TRY(app_model_path(s->app, &s->path, err));
@@ -163,6 +164,7 @@ static enum sluice_status open_mapped(struct stream *s, struct decoder *d, struc
     struct sluice_engine_options options;
     app_engine_options(s->app, &options);
     options.io = SLUICE_IO_MMAP;
+    options.prefetch = SLUICE_PREFETCH_OFF;
     options.ram_bytes = options.n_slots = 0;
     options.preload = false;
     return decoder_open(d, s->app, plan, &options, err);
@@ -225,9 +227,9 @@ static void take_row(void *user, const struct sluice_cache_sim_row *row)
 static enum sluice_status simulate(struct decoder *d, struct budget_result *result,
                                    struct sluice_error *err)
 {
-    struct sluice_stats stats = {.size = sizeof stats};
-    sluice_engine_get_stats(d->engine, &stats);
-    result->misses = stats.expert_misses;
+    result->counted.size = sizeof result->counted;
+    sluice_engine_get_stats(d->engine, &result->counted);
+    result->misses = result->counted.expert_misses;
     TRY(decoder_end_trace(d, err));
     struct sluice_cache_sim_options options;
     sluice_cache_sim_options_default(&options);

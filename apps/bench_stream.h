@@ -22,6 +22,7 @@ struct budget_result {
     bool filled;                         /* the slots were full before the first sample */
     uint64_t misses;                     /* of the whole run */
     uint64_t lru_misses, optimum_misses; /* what cache-sim makes of its routing */
+    struct sluice_stats counted;         /* by the engine, of the whole run */
     struct sample *samples;              /* [n_samples] */
     size_t n_samples;
     char io_engine[16];

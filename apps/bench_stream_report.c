@@ -111,6 +111,20 @@ static void print_row(const char *phase, const struct budget_result *b, double s
     buffer_text(out, "\n");
 }
 
+static void print_prefetch(const struct budget_result *b, struct buffer *out)
+{
+    const struct sluice_stats *s = &b->counted;
+    if (!s->prefetch_predicted) return;
+    char wasted[UNITS_CAP];
+    units_bytes(s->prefetch_wasted, wasted);
+    buffer_printf(out,
+                  "%6u slots: %" PRIu64 " experts predicted, %.1f %% rightly; %" PRIu64
+                  " read in time, %" PRIu64 " late, %s in vain\n",
+                  b->n_slots, s->prefetch_predicted,
+                  100 * (double)s->prefetch_right / (double)s->prefetch_predicted,
+                  s->prefetch_useful, s->prefetch_late, wasted);
+}
+
 void stream_print(const struct stream_report *r, struct output *out)
 {
     struct buffer text = {0};
@@ -133,6 +147,7 @@ void stream_print(const struct stream_report *r, struct output *out)
                       "%s%6u slots: %" PRIu64 " experts read in all; LRU %" PRIu64
                       ", the best possible choice %" PRIu64 "\n",
                       i ? "" : "\n", b->n_slots, b->misses, b->lru_misses, b->optimum_misses);
+        print_prefetch(b, &text);
     }
     buffer_text(&text,
                 "\nPer token. limit %: reading the missed experts at the drive's best rate, of the "
@@ -179,14 +194,21 @@ static json_t *result_json(const struct stream_report *r, const struct budget_re
     json_t *warm_root = figures_json(&warm);
     json_object_set_new(warm_root, "ms_low", json_real(ms.low));
     json_object_set_new(warm_root, "ms_high", json_real(ms.high));
-    return json_pack("{s:I, s:I, s:f, s:I, s:s, s:b, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o}",
+    const struct sluice_stats *c = &b->counted;
+    json_t *prefetch = json_pack("{s:I, s:I, s:I, s:I, s:I}", "predicted",
+                                 (json_int_t)c->prefetch_predicted, "right",
+                                 (json_int_t)c->prefetch_right, "useful",
+                                 (json_int_t)c->prefetch_useful, "late",
+                                 (json_int_t)c->prefetch_late, "wasted_bytes",
+                                 (json_int_t)c->prefetch_wasted);
+    return json_pack("{s:I, s:I, s:f, s:I, s:s, s:b, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o}",
                      "ram", (json_int_t)b->ram, "slots", (json_int_t)b->n_slots, "share",
                      (double)b->n_slots / stream_all_experts(&r->info), "plan_bytes",
                      (json_int_t)b->plan_bytes, "io", b->io_engine, "io_direct", b->io_direct,
                      "warmup_tokens", (json_int_t)b->n_warmup, "filled", b->filled, "misses",
                      (json_int_t)b->misses, "lru_misses", (json_int_t)b->lru_misses,
                      "optimum_misses", (json_int_t)b->optimum_misses, "cold", figures_json(&cold),
-                     "warm", warm_root, "samples", samples);
+                     "warm", warm_root, "samples", samples, "prefetch", prefetch);
 }
 
 static json_t *drive_json(const struct stream_report *r)

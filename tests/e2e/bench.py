@@ -12,6 +12,7 @@ ALL = LAYERS * EXPERTS
 POLICIES = ["lru", "lfu", "lfuda", "auto", "optimum"]
 SHORT = ("--pairs", 2, "-n", 4)
 PROBE = ("--probe", 2)
+PROMPTS = ("Once upon a time there was a fox who", "The old house by the river")
 IDS = " ".join(str(17 * i % 900 + 3) for i in range(40)).encode()
 
 
@@ -87,16 +88,7 @@ def check_stream(tap, sluice):
             complaints.append(rows)
 
 
-def check_routes(tap, sluice):
-    for route in ("uniform", "zipf:1", "reuse:0.5"):
-        with tap.case(f"bench --stream --route {route}") as complaints:
-            report = streamed(sluice, "--route", route, "--slots", 40, "--slots", 200)
-            check_report(complaints, report, [40, 200])
-            if not report["forced"] or report["route"] != route:
-                complaints.append(f"route: {report['route']}")
-            few, many = (r["samples"][-1]["misses"] for r in report["results"])
-            if few < many:
-                complaints.append(f"{few} misses with 40 slots, {many} with 200")
+def check_routing(tap, sluice):
     with tap.case("bench --stream: the same seed, the same misses") as complaints:
         options = ("--route", "uniform", "--slots", 64, "--io", "pread", "--seed")
         runs = [streamed(sluice, *options, seed)["results"][0] for seed in (1, 1, 2)]
@@ -107,6 +99,24 @@ def check_routes(tap, sluice):
         result = streamed(sluice, "--route", "zipf:1", "--slots", 50, "--policy", "lru")["results"][0]
         if not result["lru_misses"] * 0.9 < result["misses"] < result["lru_misses"] * 1.02:
             complaints.append(result)
+        if any(result["prefetch"].values()):
+            complaints.append(result["prefetch"])
+    with tap.case("bench --stream --prefetch counts what was predicted") as complaints:
+        guessed = streamed(sluice, "--slots", 50, "--prefetch", "router")["results"][0]["prefetch"]
+        if not (guessed["predicted"] >= guessed["right"] > 0 and guessed["useful"] + guessed["late"] > 0):
+            complaints.append(guessed)
+
+
+def check_routes(tap, sluice):
+    for route in ("uniform", "zipf:1", "reuse:0.5"):
+        with tap.case(f"bench --stream --route {route}") as complaints:
+            report = streamed(sluice, "--route", route, "--slots", 40, "--slots", 200)
+            check_report(complaints, report, [40, 200])
+            if not report["forced"] or report["route"] != route:
+                complaints.append(f"route: {report['route']}")
+            few, many = (r["samples"][-1]["misses"] for r in report["results"])
+            if few < many:
+                complaints.append(f"{few} misses with 40 slots, {many} with 200")
 
 
 def check_profiled(complaints, sluice, svg):
@@ -260,6 +270,15 @@ def check_trace(tap, sluice, folder):
     with tap.case("bench --route TRACE: a recorded run is forced") as complaints:
         report = streamed(sluice, "--route", trace, "--slots", 64)
         check_report(complaints, report, [64])
+    with tap.case("cache-sim: with a quarter of the experts, auto is near the best policy") as complaints:
+        for seed in (1, 2):
+            other = folder / f"long-{seed}.trace"
+            sluice.good("trace", MODEL, "--prompt", PROMPTS[seed - 1], "-n", 300, "--out", other)
+            rates = {row["policy"]: row["hit_rate"]
+                     for row in simulate(sluice, other, "--capacity", ALL // 4)["rows"]}
+            best = max(rates[policy] for policy in ("lru", "lfu", "lfuda"))
+            if not best - 0.01 <= rates["auto"] <= rates["optimum"]:
+                complaints.append(f"{PROMPTS[seed - 1]}: {rates}")
     with tap.case("cache-sim: a table, and a plot") as complaints:
         svg = folder / "plot.svg"
         lines = sluice.good("cache-sim", trace, "--svg", svg, "--capacity", 64, "--capacity",
@@ -284,6 +303,7 @@ def check_trace(tap, sluice, folder):
 def tests(tap, sluice):
     if harness.SLOW:
         check_stream(tap, sluice)
+        check_routing(tap, sluice)
         with harness.temporary_folder() as folder:
             check_resident(tap, sluice, folder)
     else:
@@ -291,7 +311,7 @@ def tests(tap, sluice):
     if harness.THOROUGH:
         check_routes(tap, sluice)
     else:
-        tap.skip("bench: every kind of route, seeds, policies",
+        tap.skip("bench: every kind of route",
                  "they take minutes; SLUICE_TEST_SLOW=2 runs them")
     with harness.temporary_folder() as folder:
         check_errors(tap, sluice, folder)
