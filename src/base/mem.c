@@ -9,6 +9,8 @@
 
 #include "base/bits.h"
 
+enum { PAGE = 4096, HUGE_PAGE = 2 << 20 };
+
 void *mem_alloc(size_t bytes)
 {
     if (bytes > SIZE_MAX - MEM_ALIGN) return NULL;
@@ -23,15 +25,33 @@ void mem_free(void *p)
     free(p);
 }
 
+static uint8_t *map_memory(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* Of a range that is a huge page too long, what begins at one. */
+static uint8_t *map_at_huge_page(size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2) return NULL;
+    size_t kept = align_up(bytes, PAGE), all = kept + HUGE_PAGE;
+    uint8_t *p = map_memory(all);
+    if (!p) return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+    if (before) munmap(p, before);
+    if (all - before > kept) munmap(p + before + kept, all - before - kept);
+    return p + before;
+}
+
 bool mem_reserve(size_t bytes, void **out)
 {
     *out = NULL;
     if (bytes == 0) return true;
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    if (p == MAP_FAILED) return false;
-    *out = p;
-    return true;
+    uint8_t *p = bytes >= HUGE_PAGE ? map_at_huge_page(bytes) : NULL;
+    *out = p ? p : map_memory(bytes);
+    return *out != NULL;
 }
 
 void mem_spread(void *p, size_t bytes, uint64_t nodes)

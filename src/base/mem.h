@@ -13,8 +13,8 @@ void *mem_alloc(size_t bytes);
 void mem_free(void *p);
 
 /*
- * A zeroed range of addresses whose pages take memory when they are first touched; bytes 0 gives
- * NULL and true. False: refused.
+ * A zeroed range of addresses whose pages take memory when they are first touched; one of 2 MiB and
+ * more begins at a huge page. bytes 0 gives NULL and true. False: refused.
  */
 bool mem_reserve(size_t bytes, void **out);
 /*

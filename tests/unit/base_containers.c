@@ -112,10 +112,34 @@ static void test_mem_is_aligned_and_zero(void)
     CHECK(mem_alloc(SIZE_MAX - 3) == NULL);
 }
 
+static void test_reserved_ranges(void)
+{
+    static const size_t sizes[] = {1, 4096, (2 << 20) - 1, 2 << 20, (5 << 20) + 123};
+    void *ranges[2][COUNT_OF(sizes)], *p;
+    for (size_t round = 0; round < 2; round++)
+        for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+            CHECK(mem_reserve(sizes[i], &ranges[round][i]));
+            unsigned char *bytes = ranges[round][i];
+            size_t huge = sizes[i] >= 2 << 20 ? 2 << 20 : 4096;
+            CHECK(bytes && (uintptr_t)bytes % huge == 0 && bytes[0] == 0 && bytes[sizes[i] - 1] == 0);
+            memset(bytes, (int)i + 1, sizes[i]);
+        }
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        unsigned char *other = ranges[1][i];
+        mem_unreserve(ranges[0][i], sizes[i]);
+        CHECK(other[0] == i + 1 && other[sizes[i] - 1] == i + 1);
+        mem_unreserve(ranges[1][i], sizes[i]);
+    }
+    CHECK(mem_reserve(0, &p) && !p);
+    CHECK(!mem_reserve(SIZE_MAX - 3, &p) && !p);
+    CHECK(!mem_reserve(SIZE_MAX / 2 - 3, &p) && !p);
+}
+
 #define CASES(C)                                                                                   \
     C(arena_keeps_contents)                                                                        \
     C(map_finds_what_was_put)                                                                      \
     C(array_grows)                                                                                 \
     C(checked_arithmetic)                                                                          \
-    C(error_messages_keep_both_ends) C(error_messages_nest) C(mem_is_aligned_and_zero)
+    C(error_messages_keep_both_ends) C(error_messages_nest) C(mem_is_aligned_and_zero)              \
+    C(reserved_ranges)
 CHECK_MAIN(CASES)
