@@ -195,12 +195,10 @@ static json_t *result_json(const struct stream_report *r, const struct budget_re
     json_object_set_new(warm_root, "ms_low", json_real(ms.low));
     json_object_set_new(warm_root, "ms_high", json_real(ms.high));
     const struct sluice_stats *c = &b->counted;
-    json_t *prefetch = json_pack("{s:I, s:I, s:I, s:I, s:I}", "predicted",
-                                 (json_int_t)c->prefetch_predicted, "right",
-                                 (json_int_t)c->prefetch_right, "useful",
-                                 (json_int_t)c->prefetch_useful, "late",
-                                 (json_int_t)c->prefetch_late, "wasted_bytes",
-                                 (json_int_t)c->prefetch_wasted);
+    json_t *prefetch = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I}", "predicted", (json_int_t)c->prefetch_predicted, "right",
+        (json_int_t)c->prefetch_right, "useful", (json_int_t)c->prefetch_useful, "late",
+        (json_int_t)c->prefetch_late, "wasted_bytes", (json_int_t)c->prefetch_wasted);
     return json_pack("{s:I, s:I, s:f, s:I, s:s, s:b, s:I, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o}",
                      "ram", (json_int_t)b->ram, "slots", (json_int_t)b->n_slots, "share",
                      (double)b->n_slots / stream_all_experts(&r->info), "plan_bytes",

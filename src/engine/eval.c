@@ -274,8 +274,7 @@ static enum sluice_status check_mapped(const struct call *c)
 {
     const struct checkpoint *cp = &c->e->checkpoint;
     bool asks = c->e->plan.mapped && c->total > c->n_segments;
-    for (size_t f = 0; asks && f < cp->n_files; f++)
-        TRY(file_map_check(&cp->files[f], c->err));
+    for (size_t f = 0; asks && f < cp->n_files; f++) TRY(file_map_check(&cp->files[f], c->err));
     return SLUICE_OK;
 }
 

@@ -6,6 +6,8 @@
  * matter once the total that top-p refers to is known: min-p filters by a threshold, and top-p
  * finds its prefix by a selection that partitions by weight (quickselect with sums).
  *
+ * Logits are looked at in blocks, most of which have none that matters.
+ *
  * NaN counts as -inf. When every logit is -inf the answer is id 0; when one is +inf, the first
  * such id. Among equal logits the lower id is the better one.
  */
@@ -15,6 +17,9 @@
 
 #include "base/options.h"
 #include "base/rng.h"
+
+enum { BLOCK = 256 };
+static const uint32_t DONE = UINT32_C(1) << 31;
 
 struct candidate {
     int32_t id;
@@ -165,15 +170,36 @@ void sluice_sampler_accept(sluice_sampler *s, int32_t id)
     s->counts[id]++;
 }
 
+static float penalized(const struct sluice_sampler_options *o, float logit, uint32_t count)
+{
+    logit = logit > 0 ? logit / o->repeat_penalty : logit * o->repeat_penalty;
+    return logit - o->presence_penalty - (float)count * o->frequency_penalty;
+}
+
+/* Ids of the window, each once: the highest bit of its count says that it was dealt with. */
 static void apply_penalties(const struct sluice_sampler *s, float *logits)
 {
-    const struct sluice_sampler_options *o = &s->options;
-    for (uint32_t i = 0; i < s->vocab_size; i++) {
-        if (!s->counts[i]) continue;
-        float l = logits[i];
-        l = l > 0 ? l / o->repeat_penalty : l * o->repeat_penalty;
-        logits[i] = l - o->presence_penalty - (float)s->counts[i] * o->frequency_penalty;
+    for (uint32_t i = 0; i < s->n_window; i++) {
+        int32_t id = s->window[i];
+        if (s->counts[id] & DONE) continue;
+        logits[id] = penalized(&s->options, logits[id], s->counts[id]);
+        s->counts[id] |= DONE;
     }
+    for (uint32_t i = 0; i < s->n_window; i++) s->counts[s->window[i]] &= ~DONE;
+}
+
+/* Whether a logit of the block exceeds the bound; NaN never does. A count is what compilers turn
+ * into vectors. */
+static bool any_above(const float *logits, uint32_t n, float bound)
+{
+    int32_t above = 0;
+    for (uint32_t i = 0; i < n; i++) above += logits[i] > bound;
+    return above != 0;
+}
+
+static uint32_t block_size(uint32_t n, uint32_t begin)
+{
+    return n - begin < BLOCK ? n - begin : BLOCK;
 }
 
 /* The id of the largest logit; NaN never is. */
@@ -181,8 +207,11 @@ static int32_t largest(const float *logits, uint32_t n)
 {
     uint32_t best = 0;
     float most = -INFINITY;
-    for (uint32_t i = 0; i < n; i++) {
-        if (logits[i] > most) {
+    for (uint32_t begin = 0; begin < n; begin += BLOCK) {
+        uint32_t count = block_size(n, begin);
+        if (!any_above(logits + begin, count, most)) continue;
+        for (uint32_t i = begin; i < begin + count; i++) {
+            if (!(logits[i] > most)) continue;
             most = logits[i];
             best = i;
         }
@@ -216,23 +245,38 @@ static void sift_down(struct candidate *c, uint32_t n, uint32_t i)
     }
 }
 
+/* The candidates of top-k: a heap whose root is the worst as soon as there are k. */
+struct best_of {
+    struct candidate *c;
+    uint32_t kept, k;
+    bool all; /* k is the whole vocabulary: nothing leaves, so no order is needed */
+};
+
+static void offer(struct best_of *b, int32_t id, float logit)
+{
+    struct candidate new = {.id = id, .logit = logit};
+    if (!(logit > -INFINITY)) return;
+    if (b->kept < b->k) {
+        b->c[b->kept++] = new;
+        if (b->kept == b->k && !b->all)
+            for (uint32_t j = b->k / 2; j-- > 0;) sift_down(b->c, b->k, j);
+    } else if (logit > b->c[0].logit) {
+        b->c[0] = new;
+        sift_down(b->c, b->k, 0);
+    }
+}
+
 /* Puts the k best of logits[n] into c, in no useful order; ids that cannot be drawn stay out. */
 static uint32_t keep_top_k(const float *logits, uint32_t n, uint32_t k, struct candidate *c)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!(logits[i] > -INFINITY)) continue;
-        struct candidate new = {.id = (int32_t)i, .logit = logits[i]};
-        if (kept < k) {
-            c[kept++] = new;
-            if (kept == k && k < n)
-                for (uint32_t j = k / 2; j-- > 0;) sift_down(c, k, j);
-        } else if (new.logit > c[0].logit) {
-            c[0] = new;
-            sift_down(c, k, 0);
-        }
+    struct best_of b = {.c = c, .k = k, .all = k == n};
+    for (uint32_t begin = 0; begin < n; begin += BLOCK) {
+        uint32_t count = block_size(n, begin);
+        bool full = b.kept == k && !b.all;
+        if (full && !any_above(logits + begin, count, c[0].logit)) continue;
+        for (uint32_t i = begin; i < begin + count; i++) offer(&b, (int32_t)i, logits[i]);
     }
-    return kept;
+    return b.kept;
 }
 
 /* Moves the better ones of c[0..n) to the front of the pivot, whose place is returned. */

@@ -35,8 +35,8 @@ static struct file_version version_of(const struct stat *st)
     return (struct file_version){.device = (uint64_t)st->st_dev,
                                  .inode = (uint64_t)st->st_ino,
                                  .bytes = (uint64_t)st->st_size,
-                                 .modified_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 +
-                                                st->st_mtim.tv_nsec,
+                                 .modified_ns =
+                                     (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec,
                                  .nameless = st->st_nlink == 0};
 }
 

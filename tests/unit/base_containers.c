@@ -121,7 +121,8 @@ static void test_reserved_ranges(void)
             CHECK(mem_reserve(sizes[i], &ranges[round][i]));
             unsigned char *bytes = ranges[round][i];
             size_t huge = sizes[i] >= 2 << 20 ? 2 << 20 : 4096;
-            CHECK(bytes && (uintptr_t)bytes % huge == 0 && bytes[0] == 0 && bytes[sizes[i] - 1] == 0);
+            CHECK(bytes && (uintptr_t)bytes % huge == 0 && bytes[0] == 0 &&
+                  bytes[sizes[i] - 1] == 0);
             memset(bytes, (int)i + 1, sizes[i]);
         }
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
@@ -140,6 +141,6 @@ static void test_reserved_ranges(void)
     C(map_finds_what_was_put)                                                                      \
     C(array_grows)                                                                                 \
     C(checked_arithmetic)                                                                          \
-    C(error_messages_keep_both_ends) C(error_messages_nest) C(mem_is_aligned_and_zero)              \
-    C(reserved_ranges)
+    C(error_messages_keep_both_ends)                                                               \
+    C(error_messages_nest) C(mem_is_aligned_and_zero) C(reserved_ranges)
 CHECK_MAIN(CASES)

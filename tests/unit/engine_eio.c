@@ -131,8 +131,9 @@ static void test_dense_read_fails(void)
         }
         n_failed++;
         CHECK(status == SLUICE_E_IO && !engine);
-        CHECK(strncmp(err.message, "tensor '", 8) == 0 && strstr(err.message, "': reading file '") &&
-                  strstr(err.message, "at offset ") && strstr(err.message, "Input/output error"),
+        CHECK(strncmp(err.message, "tensor '", 8) == 0 &&
+                  strstr(err.message, "': reading file '") && strstr(err.message, "at offset ") &&
+                  strstr(err.message, "Input/output error"),
               "%s", err.message);
     }
     CHECK(n_failed == 16, "%u", n_failed);
