@@ -149,9 +149,9 @@ _Static_assert((int)SLUICE_POLICY_AUTO == (int)POLICY_AUTO,
                "policies are numbered as in policy.def");
 
 /* A few cores clear memory as fast as many, and a little of it is soon there anyway. */
-static uint32_t n_populaters(const struct sluice_engine *e)
+static uint32_t n_populaters(const struct sluice_engine *e, uint64_t bytes)
 {
-    bool pays = !e->options.plan_only && e->plan.slots >= LEAST_POPULATED;
+    bool pays = !e->options.plan_only && bytes >= LEAST_POPULATED;
     return pays ? min_u32(e->options.n_threads, MOST_POPULATERS) : 0;
 }
 
@@ -162,7 +162,7 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
                               .policy = (enum policy_kind)e->options.policy,
                               .check = e->packed ? verify_expert : NULL,
                               .check_user = e,
-                              .n_populaters = n_populaters(e),
+                              .n_populaters = n_populaters(e, e->plan.slots),
                               .reader = reader_options(e)};
     TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
                    e->model.n_banks, &o, err));
@@ -182,33 +182,38 @@ static enum sluice_status fill_store(struct sluice_engine *e, struct sluice_erro
 }
 
 static enum sluice_status load_dense(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
-                                     const struct reader_options *io, struct sluice_error *err)
+                                     struct sluice_error *err)
 {
     struct wmat *mapped = calloc((size_t)n + 1, sizeof *mapped);
     if (!mapped) return err_nomem(err, "dense weights", n * sizeof *mapped);
     for (uint32_t i = 0; i < n; i++) mapped[i] = *matrices[i];
-    struct resident_report report = {e->options.load_progress, e->options.load_user, NULL};
+    struct resident_options o = {.reader = reader_options(e),
+                                 .n_populaters =
+                                     n_populaters(e, resident_bytes(matrices, n, ALIGN)),
+                                 .progress = e->options.load_progress,
+                                 .user = e->options.load_user};
+    const uint8_t *failed;
     enum sluice_status status =
         resident_load(&e->resident, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, matrices,
-                      n, io, &report, err);
-    const struct tensor *lost =
-        report.failed ? checkpoint_tensor_at(&e->checkpoint, report.failed) : NULL;
+                      n, &o, &failed, err);
+    const struct tensor *lost = failed ? checkpoint_tensor_at(&e->checkpoint, failed) : NULL;
     if (lost) err_wrap(err, status, "tensor '%s'", lost->name);
     if (status == SLUICE_OK) status = verify_dense(e, mapped, matrices, n, err);
     free(mapped);
     return status;
 }
 
-/* The store opens first: memory for its slots is taken while dense weights are read. */
+/*
+ * Memory for slots is taken once dense weights are there: a machine gives only so much new memory a
+ * second, and they are needed first.
+ */
 static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
                                         struct sluice_error *err)
 {
-    struct reader_options io = reader_options(e);
     TRY(make_plan(e, resident_bytes(matrices, n, ALIGN), err));
+    if (!e->options.plan_only) TRY(load_dense(e, matrices, n, err));
     TRY(open_store(e, err));
-    if (e->options.plan_only) return SLUICE_OK;
-    TRY(load_dense(e, matrices, n, &io, err));
-    return fill_store(e, err);
+    return e->options.plan_only ? SLUICE_OK : fill_store(e, err);
 }
 
 /* Weights that are another one have copies of its pointers. */

@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "base/mem.h"
+#include "base/populate.h"
 
 enum { PIECE_BYTES = 4 << 20, RESULTS = 32 };
 
@@ -47,7 +48,8 @@ struct loader {
     uint32_t n_files;
     struct reader *reader;
     uint64_t done, total; /* bytes of arrays */
-    struct resident_report *report;
+    const struct resident_options *options;
+    const uint8_t *failed;
     struct sluice_error *err;
 };
 
@@ -73,10 +75,10 @@ static enum sluice_status take_one(struct loader *l)
     if (reader_poll(l->reader, &r, 1, true) == 0) return SLUICE_OK;
     l->done += tag_need(r.tag) - tag_before(r.tag);
     if (r.error == 0) {
-        if (l->report->progress) l->report->progress(l->report->user, l->done, l->total);
+        if (l->options->progress) l->options->progress(l->options->user, l->done, l->total);
         return SLUICE_OK;
     }
-    l->report->failed = l->files[r.file].data + r.offset + tag_need(r.tag) - 1;
+    l->failed = l->files[r.file].data + r.offset + tag_need(r.tag) - 1;
     return err_set(l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
                    l->files[r.file].path, (unsigned long long)r.offset, reader_error_text(r.error));
 }
@@ -146,31 +148,40 @@ static uint64_t count_bytes(struct wmat *const *matrices, uint32_t n)
     return total;
 }
 
+/* Memory for the slab, which others begin to take while the first reads are on their way. */
+static enum sluice_status make_slab(struct resident *resident, size_t bytes,
+                                    const struct resident_options *o, struct populate **populate,
+                                    struct sluice_error *err)
+{
+    if (!mem_reserve(bytes, &resident->slab)) return err_nomem(err, "dense weights", bytes);
+    resident->slab_bytes = bytes;
+    (void)madvise(resident->slab, bytes, MADV_HUGEPAGE);
+    mem_spread(resident->slab, bytes, o->reader.memory_nodes);
+    struct mem_range slab = {resident->slab, bytes};
+    *populate = populate_start(&slab, 1, bytes ? o->n_populaters : 0);
+    return SLUICE_OK;
+}
+
 enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
                                  uint32_t n_files, struct wmat *const *matrices, uint32_t n,
-                                 const struct reader_options *options,
-                                 struct resident_report *report, struct sluice_error *err)
+                                 const struct resident_options *options, const uint8_t **failed,
+                                 struct sluice_error *err)
 {
-    struct resident_report silent = {0};
-    struct loader l = {
-        .files = files, .n_files = n_files, .report = report ? report : &silent, .err = err};
+    struct loader l = {.files = files, .n_files = n_files, .options = options, .err = err};
+    struct populate *populate = NULL;
     *resident = (struct resident){0};
-    l.report->failed = NULL;
-    TRY(reader_open_mapped(&l.reader, files, n_files, options, err));
+    if (failed) *failed = NULL;
+    TRY(reader_open_mapped(&l.reader, files, n_files, &options->reader, err));
     uint32_t align = MEM_ALIGN;
     for (uint32_t f = 0; f < n_files; f++) align = max_u32(align, reader_alignment(l.reader, f));
-    size_t bytes = resident_bytes(matrices, n, align);
     l.total = count_bytes(matrices, n);
     enum sluice_status status =
-        mem_reserve(bytes, &resident->slab) ? SLUICE_OK : err_nomem(err, "dense weights", bytes);
-    if (status == SLUICE_OK) {
-        resident->slab_bytes = bytes;
-        (void)madvise(resident->slab, bytes, MADV_HUGEPAGE);
-        mem_spread(resident->slab, bytes, options->memory_nodes);
-        status = load_all(&l, matrices, n, resident->slab, align);
-    }
+        make_slab(resident, resident_bytes(matrices, n, align), options, &populate, err);
+    if (status == SLUICE_OK) status = load_all(&l, matrices, n, resident->slab, align);
+    populate_stop(&populate);
     reader_close(&l.reader);
     if (status != SLUICE_OK) resident_release(resident);
+    if (failed) *failed = l.failed;
     return status;
 }
 

@@ -14,11 +14,11 @@ struct resident {
     size_t slab_bytes;
 };
 
-/* What loading tells about itself. */
-struct resident_report {
+struct resident_options {
+    struct reader_options reader;
+    uint32_t n_populaters; /* threads that take the slab's memory ahead of reads; 0: none */
     void (*progress)(void *user, uint64_t done, uint64_t total); /* in bytes; NULL: not wanted */
     void *user;
-    const uint8_t *failed; /* a mapped byte of the array that could not be read, else NULL */
 };
 
 /* Bytes the slab for these matrices takes. */
@@ -26,13 +26,13 @@ size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align);
 
 /*
  * Reads the matrices, whose pointers lie in mapped files, and lets them point into the slab; after
- * an error they point nowhere. report may be NULL. Errors: NOMEM, IO (file and offset are named),
- * INTERNAL.
+ * an error they point nowhere. *failed, unless NULL, becomes a mapped byte of the array that could
+ * not be read, or NULL. Errors: NOMEM, IO (file and offset are named), INTERNAL.
  */
 enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
                                  uint32_t n_files, struct wmat *const *matrices, uint32_t n,
-                                 const struct reader_options *options,
-                                 struct resident_report *report, struct sluice_error *err);
+                                 const struct resident_options *options, const uint8_t **failed,
+                                 struct sluice_error *err);
 void resident_release(struct resident *resident);
 
 #endif

@@ -119,9 +119,11 @@ static void load_and_compare(struct dense *d, const struct reader_options *o)
     struct progress p = {0};
     struct wmat mapped[MATRICES];
     memcpy(mapped, d->mats, sizeof mapped);
-    struct resident_report report = {count_progress, &p, NULL};
-    CHECK_OK(resident_load(&resident, d->maps, 2, d->list, MATRICES, o, &report, &err));
-    CHECK(report.failed == NULL);
+    struct resident_options options = {
+        .reader = *o, .n_populaters = o->depth % 3, .progress = count_progress, .user = &p};
+    const uint8_t *failed = d->maps[0].data;
+    CHECK_OK(resident_load(&resident, d->maps, 2, d->list, MATRICES, &options, &failed, &err));
+    CHECK(failed == NULL);
     CHECK(p.calls > MATRICES && p.done == d->bytes && p.total == d->bytes);
     CHECK(resident.slab_bytes >= d->bytes &&
           resident.slab_bytes <= resident_bytes(d->list, MATRICES, 4096));
@@ -172,7 +174,8 @@ static void expect_refused(struct dense *d, const struct reader_options *o,
     struct wmat mapped[MATRICES];
     memcpy(mapped, d->mats, sizeof mapped);
     err.message[0] = '\0';
-    CHECK(resident_load(&resident, d->maps, 2, d->list, MATRICES, o, NULL, &err) == status);
+    struct resident_options options = {.reader = *o, .n_populaters = 1};
+    CHECK(resident_load(&resident, d->maps, 2, d->list, MATRICES, &options, NULL, &err) == status);
     CHECK(strstr(err.message, says) && strstr(err.message, also), "%s", err.message);
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
     memcpy(d->mats, mapped, sizeof mapped);
@@ -218,9 +221,9 @@ static void test_nothing_to_load(void)
 {
     struct dense d;
     struct resident resident;
-    struct reader_options o = {0};
     REQUIRE(dense_make(&d, 7));
-    CHECK_OK(resident_load(&resident, d.maps, 2, d.list, 0, &o, NULL, &err));
+    CHECK_OK(resident_load(&resident, d.maps, 2, d.list, 0,
+                           &(struct resident_options){.n_populaters = 2}, NULL, &err));
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
     resident_release(&resident);
     dense_release(&d);
