@@ -3,6 +3,7 @@
 #define APPS_BENCH_RESIDENT_H
 
 #include "bench_dram.h"
+#include "bench_gate.h"
 #include "bench_profile.h"
 #include "bench_stats.h"
 
@@ -26,6 +27,7 @@ struct resident {
     struct buffer path;
     sluice_engine *engine;
     struct sluice_engine_info info;
+    struct gate gate;
     struct dram_probe dram;
     const char *peak_how;
     size_t rounds;

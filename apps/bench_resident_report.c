@@ -82,6 +82,8 @@ void resident_print(struct resident *b)
     buffer_printf(&text, ", reading %.0f MB\n", (double)b->dram.bytes / 1e6);
     print_line(&text, "int8 peak", spread_copy(b->peak_rates, b->rounds, 1e-9), "Gprod/s");
     buffer_printf(&text, ", %s\n", b->peak_how);
+    buffer_printf(&text, "%-18s%7zu of %d tokens as in exact precision, divergence %.1e nats\n",
+                  "gate", b->gate.n_agreed, GATE_STEPS, b->gate.kl);
     buffer_printf(&text, "%-18s%10.1f MB, %.3f Gprod\n", "a token", b->phases[0].bytes / 1e6,
                   b->phases[0].products / 1e9);
     for (size_t i = 0; i < b->n_phases; i++)
@@ -149,8 +151,9 @@ json_t *resident_json(struct resident *b)
     json_t *prefill = json_array();
     for (size_t i = 1; i <= N_PREFILLS; i++)
         if (b->phases[i].n) json_array_append_new(prefill, phase_json(b, &b->phases[i]));
-    json_t *gate = json_pack("{s:s, s:i}", "reference", "the same tokens one by one",
-                             "tokens_agreed", GATE_TOKENS);
+    json_t *gate =
+        json_pack("{s:i, s:i, s:I, s:f}", "batch_tokens", GATE_TOKENS, "exact_tokens", GATE_STEPS,
+                  "exact_agreed", (json_int_t)b->gate.n_agreed, "exact_kl", b->gate.kl);
     json_t *peak = json_pack("{s:s, s:o}", "how", b->peak_how, "products_per_second",
                              rates_json(b->peak_rates, b->rounds));
     return json_pack("{s:o, s:I, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "model",

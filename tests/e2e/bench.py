@@ -160,6 +160,9 @@ def check_resident(tap, sluice, folder):
                        *(p["tokens_per_second"] for p in report["prefill"])):
             if not 0 < spread["low"] <= spread["median"] <= spread["high"]:
                 complaints.append(spread)
+        gate = report["gate"]
+        if gate["exact_tokens"] != 8 or gate["exact_agreed"] < 7 or not 0 < gate["exact_kl"] < 5e-3:
+            complaints.append(gate)
         info = sluice.good("inspect", MODEL, "--json").json
         whole = info["dense_bytes"] + info["expert_bytes"]
         if not info["expert_bytes"] * USED / EXPERTS < decode["bytes_per_token"] < whole:

@@ -7,6 +7,7 @@
 #include "bench_decoder.h"
 #include "bench_dram.h"
 #include "bench_drive.h"
+#include "bench_gate.h"
 #include "bench_peak.h"
 #include "bench_profile.h"
 #include "bench_stats.h"
@@ -74,6 +75,100 @@ static void test_differences_do_not_pass_the_gate(void)
     CHECK(strstr(err.message, "token 3 of the run is"), "%s", err.message);
     CHECK(golden.n_agreed == 7, "%zu", golden.n_agreed);
     golden_release(&golden);
+}
+
+static enum sluice_status judge_tokens(struct gate *gate, struct app *app, sluice_engine *engine,
+                                       sluice_session *session, struct sluice_error *err)
+{
+    float *logits = malloc(gate->vocab_size * sizeof *logits);
+    enum sluice_status status = logits ? SLUICE_OK : SLUICE_E_NOMEM;
+    for (size_t i = 0; i < GATE_STEPS && status == SLUICE_OK; i++) {
+        struct sluice_segment one = {
+            .session = session, .ids = &gate->ids[i], .n_ids = 1, .n_logits = 1};
+        status = app_eval(app, engine, &one, NULL, logits, err);
+        if (status == SLUICE_OK) status = gate_judge(gate, logits, err);
+    }
+    free(logits);
+    return status;
+}
+
+/* Judges the fast storyteller with so many experts a token by the exact one. */
+static enum sluice_status judge(uint32_t top_k_experts, struct gate *gate, struct sluice_error *err)
+{
+    static const struct args args = {.threads = 1};
+    struct app app = {.args = &args};
+    struct sluice_engine_options options;
+    struct sluice_session_options session_options;
+    sluice_engine *engine = NULL;
+    sluice_session *session = NULL;
+    app_engine_options(&app, &options);
+    options.precision = SLUICE_FAST;
+    options.top_k_experts = top_k_experts;
+    sluice_session_options_default(&session_options);
+    enum sluice_status status = gate_open(gate, &app, MODEL, err);
+    if (status == SLUICE_OK) status = sluice_engine_open(&engine, MODEL, &options, err);
+    if (status == SLUICE_OK) status = sluice_session_open(&session, engine, &session_options, err);
+    if (status == SLUICE_OK) status = judge_tokens(gate, &app, engine, session, err);
+    sluice_session_close(&session);
+    sluice_engine_close(&engine);
+    gate_close(gate);
+    return status;
+}
+
+static void test_the_gate_compares_with_exact(void)
+{
+    struct gate gate;
+    struct sluice_error err;
+    CHECK(judge(0, &gate, &err) == SLUICE_OK, "%s", err.message);
+    CHECK(gate.n_judged == GATE_STEPS && gate.n_agreed >= GATE_STEPS - 1, "%zu", gate.n_agreed);
+    CHECK(gate.kl > 0 && gate.kl < 5e-3, "%g", gate.kl);
+    /* Nearly the right network, as with a kernel that drops something small. */
+    CHECK(judge(3, &gate, &err) == SLUICE_E_MISMATCH, "%g", gate.kl);
+    CHECK(strstr(err.message, "exact precision"), "%s", err.message);
+}
+
+/* Rows of exact's that are sure of the first id by so many standard deviations. */
+static void sure_gate(struct gate *gate, float logits[GATE_STEPS * 64], float margin)
+{
+    for (size_t i = 0; i < (size_t)GATE_STEPS * 64; i++)
+        logits[i] = i % 64 < 2 ? 3 - (float)(i % 64) * margin : (i % 2 ? 1.0f : -1.0f);
+    *gate = (struct gate){.logits = logits, .vocab_size = 64};
+}
+
+static void test_the_gate_knows_near_from_wrong(void)
+{
+    static float logits[GATE_STEPS * 64];
+    struct gate gate;
+    struct sluice_error err;
+    float row[64];
+    for (int sure = 0; sure < 2; sure++) {
+        sure_gate(&gate, logits, sure ? 0.2f : 0.02f);
+        memcpy(row, logits, sizeof row);
+        CHECK(gate_judge(&gate, row, &err) == SLUICE_OK && gate.n_agreed == 1 && gate.kl < 1e-9);
+        row[1] = row[0] + 0.01f;
+        CHECK(gate_judge(&gate, row, &err) == (sure ? SLUICE_E_MISMATCH : SLUICE_OK));
+        CHECK(gate.n_agreed == 1 && gate.n_judged == 2);
+    }
+    CHECK(strstr(err.message, "token 1 is 1, but 0 in exact"), "%s", err.message);
+    row[0] = NAN;
+    CHECK(gate_judge(&gate, row, &err) == SLUICE_E_MISMATCH);
+    CHECK(strstr(err.message, "not finite"), "%s", err.message);
+    /* The likeliest is right, all else is not. */
+    enum sluice_status status = SLUICE_OK;
+    sure_gate(&gate, logits, 0.2f);
+    for (size_t i = 0; i < GATE_STEPS && status == SLUICE_OK; i++) {
+        for (size_t j = 0; j < 64; j++) row[j] = j ? -logits[i * 64 + j] : 3;
+        status = gate_judge(&gate, row, &err);
+    }
+    CHECK(status == SLUICE_E_MISMATCH && gate.n_agreed == GATE_STEPS);
+    CHECK(strstr(err.message, "nats"), "%s", err.message);
+    sure_gate(&gate, logits, 0.2f);
+    status = SLUICE_OK;
+    for (size_t i = 0; i < GATE_STEPS && status == SLUICE_OK; i++) {
+        for (size_t j = 0; j < 64; j++) row[j] = j == 9 ? NAN : logits[i * 64 + j];
+        status = gate_judge(&gate, row, &err);
+    }
+    CHECK(status == SLUICE_E_MISMATCH, "a NaN that is not the likeliest");
 }
 
 static struct sluice_engine_info shape(uint32_t n_layers, uint32_t n_experts, uint32_t k)
@@ -296,6 +391,8 @@ static void test_drive(void)
     C(medians)                                                                                     \
     C(equal_runs_pass_the_gate)                                                                    \
     C(differences_do_not_pass_the_gate)                                                            \
+    C(the_gate_compares_with_exact)                                                                \
+    C(the_gate_knows_near_from_wrong)                                                              \
     C(made_up_routes)                                                                              \
     C(bad_routes)                                                                                  \
     C(routes_of_models_with_dense_layers)                                                          \
