@@ -11,7 +11,8 @@
 enum { STREAMS = 8, VECTOR = 64, CACHES = 3, LEAST_BYTES = 256 << 20, LEAST_PASS = 64 << 20 };
 
 typedef uint64_t vector __attribute__((vector_size(VECTOR)));
-typedef uint64_t sum_fn(const vector *data, size_t n);
+/* Reads n vectors, and may write them. */
+typedef uint64_t pass_over_fn(vector *data, size_t n);
 
 /* The sum of n vectors, read as STREAMS streams: something the compiler cannot leave out. */
 static inline __attribute__((always_inline)) uint64_t sum_streams(const vector *data, size_t n)
@@ -28,31 +29,54 @@ static inline __attribute__((always_inline)) uint64_t sum_streams(const vector *
     return total;
 }
 
-static uint64_t sum_base(const vector *data, size_t n)
+/* The second half becomes the first and something, so that nothing but this loop will do. */
+static inline __attribute__((always_inline)) uint64_t copy_half(vector *data, size_t n)
+{
+    for (size_t i = 0; i < n / 2; i++) data[n / 2 + i] = data[i] + 1;
+    return 0;
+}
+
+static uint64_t sum_base(vector *data, size_t n)
 {
     return sum_streams(data, n);
+}
+
+static uint64_t copy_base(vector *data, size_t n)
+{
+    return copy_half(data, n);
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static uint64_t sum_avx2(const vector *data, size_t n)
+__attribute__((target("avx2"))) static uint64_t sum_avx2(vector *data, size_t n)
 {
     return sum_streams(data, n);
 }
 
-__attribute__((target("avx512f"))) static uint64_t sum_avx512(const vector *data, size_t n)
+__attribute__((target("avx2"))) static uint64_t copy_avx2(vector *data, size_t n)
+{
+    return copy_half(data, n);
+}
+
+__attribute__((target("avx512f"))) static uint64_t sum_avx512(vector *data, size_t n)
 {
     return sum_streams(data, n);
 }
 
-static sum_fn *widest_sum(void)
+__attribute__((target("avx512f"))) static uint64_t copy_avx512(vector *data, size_t n)
 {
-    if (__builtin_cpu_supports("avx512f")) return sum_avx512;
-    return __builtin_cpu_supports("avx2") ? sum_avx2 : sum_base;
+    return copy_half(data, n);
+}
+
+static pass_over_fn *widest(bool copies)
+{
+    if (__builtin_cpu_supports("avx512f")) return copies ? copy_avx512 : sum_avx512;
+    if (__builtin_cpu_supports("avx2")) return copies ? copy_avx2 : sum_avx2;
+    return copies ? copy_base : sum_base;
 }
 #else
-static sum_fn *widest_sum(void)
+static pass_over_fn *widest(bool copies)
 {
-    return sum_base;
+    return copies ? copy_base : sum_base;
 }
 #endif
 
@@ -65,7 +89,8 @@ enum sluice_status dram_open(struct dram_probe *probe, uint32_t n_threads, uint6
     /* Of three times its size a cache keeps nothing until its turn comes again. */
     probe->bytes = cache > LEAST_BYTES / CACHES ? (size_t)cache * CACHES : (size_t)LEAST_BYTES;
     const size_t least = (size_t)probe->n_threads * STREAMS * VECTOR;
-    if (bytes < probe->bytes) probe->bytes = bytes > least ? (size_t)bytes : least;
+    probe->cached = bytes < probe->bytes;
+    if (probe->cached) probe->bytes = bytes > least ? (size_t)bytes : least;
     void *data =
         mmap(NULL, probe->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return fail_nomem(err, "the memory to measure reading with");
@@ -82,8 +107,8 @@ void dram_close(struct dram_probe *probe)
 }
 
 struct reading {
-    sum_fn *sum;
-    const vector *data;
+    pass_over_fn *pass;
+    vector *data;
     size_t share;   /* vectors of a thread */
     size_t repeats; /* in a pass, for passes that are long enough to be timed */
     _Atomic uint64_t total;
@@ -93,15 +118,15 @@ static void read_share(void *user, uint32_t thread)
 {
     struct reading *r = user;
     for (size_t i = 0; i < r->repeats; i++)
-        r->total += r->sum(r->data + thread * r->share, r->share);
+        r->total += r->pass(r->data + thread * r->share, r->share);
 }
 
-enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
-                                struct sluice_error *err)
+static enum sluice_status measure(const struct dram_probe *probe, bool copies, double *rate,
+                                  struct sluice_error *err)
 {
     uint32_t n = probe->n_threads;
-    struct reading r = {.sum = widest_sum(),
-                        .data = (const vector *)(const void *)probe->data,
+    struct reading r = {.pass = widest(copies),
+                        .data = (vector *)(void *)probe->data,
                         .share = probe->bytes / n / (VECTOR * STREAMS) * STREAMS,
                         .repeats = 1 + LEAST_PASS / probe->bytes};
     double values[PASSES];
@@ -110,4 +135,16 @@ enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
         values[i] = (double)(r.repeats * r.share * n * VECTOR) * 1e9 / values[i];
     *rate = spread_of(values, PASSES).high;
     return SLUICE_OK;
+}
+
+enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
+                                struct sluice_error *err)
+{
+    return measure(probe, false, rate, err);
+}
+
+enum sluice_status dram_measure_copy(const struct dram_probe *probe, double *rate,
+                                     struct sluice_error *err)
+{
+    return measure(probe, true, rate, err);
 }

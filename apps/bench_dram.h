@@ -8,6 +8,7 @@ struct dram_probe {
     unsigned char *data;
     size_t bytes;
     uint32_t n_threads;
+    bool cached; /* so few bytes that a cache may hold them */
 };
 
 /*
@@ -23,5 +24,11 @@ void dram_close(struct dram_probe *probe);
  */
 SLUICE_NODISCARD enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
                                                  struct sluice_error *err);
+/*
+ * The same of copying one half to the other: bytes read and bytes written. A cache takes what is
+ * written beside what it gives, so that this may be more.
+ */
+SLUICE_NODISCARD enum sluice_status dram_measure_copy(const struct dram_probe *probe, double *rate,
+                                                      struct sluice_error *err);
 
 #endif

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_limits.h"
+
 /* A profile may cost an evaluation little: names live on, so their addresses are compared. */
 static struct profile_row *row_of(struct profile *p, const char *op, const char *weight)
 {
@@ -45,7 +47,8 @@ struct profile_row profile_sum(const struct profile *p)
 
 double profile_of_limit(const struct profile_row *row, const struct machine_limits *limits)
 {
-    double read = (double)row->bytes / limits->bytes;
+    double rate = row->own_rate > limits->bytes ? row->own_rate : limits->bytes;
+    double read = (double)row->bytes / rate;
     double computed = (double)row->products / limits->products;
     double least = read > computed ? read : computed;
     return row->ns ? least * 1e9 / (double)row->ns : 0;
@@ -75,7 +78,10 @@ static void print_row(const struct profile_row *r, uint32_t n, uint64_t total_ns
                   (double)r->ns / 1e3 / n, 100 * (double)r->ns / (double)total_ns,
                   (double)r->bytes / 1e6 / n, per_ns(r->bytes, r->ns), per_ns(r->products, r->ns));
     double part = profile_of_limit(r, limits);
-    buffer_printf(out, part > 0 ? "%8.1f\n" : "       -\n", 100 * part);
+    buffer_printf(out, part > 0 ? "%8.1f" : "       -", 100 * part);
+    if (r->own_rate > limits->bytes)
+        buffer_printf(out, " of a cache for %.2f MB", (double)r->own_bytes / 1e6);
+    buffer_text(out, limit_suspect(part) ? ": limit measured badly\n" : "\n");
 }
 
 void profile_print(const struct profile *p, const char *phase, uint32_t n, uint64_t total_ns,
@@ -95,12 +101,14 @@ static json_t *row_json(const struct profile_row *r, uint32_t n,
                         const struct machine_limits *limits)
 {
     double part = profile_of_limit(r, limits);
-    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "op", r->name, "steps",
-                     (json_int_t)r->steps, "us", (double)r->ns / 1e3 / n, "bytes",
-                     (double)r->bytes / n, "products", (double)r->products / n, "bytes_per_second",
-                     1e9 * per_ns(r->bytes, r->ns), "products_per_second",
-                     1e9 * per_ns(r->products, r->ns), "of_limit",
-                     part > 0 ? json_real(part) : json_null());
+    return json_pack(
+        "{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:b}", "op", r->name, "steps",
+        (json_int_t)r->steps, "us", (double)r->ns / 1e3 / n, "bytes", (double)r->bytes / n,
+        "products", (double)r->products / n, "bytes_per_second", 1e9 * per_ns(r->bytes, r->ns),
+        "products_per_second", 1e9 * per_ns(r->products, r->ns), "of_limit",
+        part > 0 ? json_real(part) : json_null(), "limit_bytes",
+        r->own_rate > limits->bytes ? json_integer((json_int_t)r->own_bytes) : json_null(),
+        "suspect", limit_suspect(part));
 }
 
 json_t *profile_json(const struct profile *p, uint32_t n, uint64_t total_ns,

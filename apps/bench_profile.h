@@ -10,6 +10,8 @@ struct profile_row {
     char name[48];           /* "matmul o_proj" */
     const char *op, *weight; /* of the steps, which are told apart by these addresses */
     uint64_t steps, ns, bytes, products;
+    uint64_t own_bytes; /* that a cache keeps from one evaluation to the next; 0: not so few */
+    double own_rate;    /* at which as many are read or copied, again and again */
 };
 
 struct profile {
@@ -26,7 +28,10 @@ struct machine_limits {
 /* What sluice_engine_set_profile() tells; user is a struct profile. */
 void profile_add(void *user, const struct sluice_step *step);
 struct profile_row profile_sum(const struct profile *profile);
-/* The least time for the bytes and the products of a row, of the time that it took; 0: neither. */
+/*
+ * The least time for the bytes and the products of a row, of the time that it took; 0: neither.
+ * What its own bytes allow counts where that is more than what the memory does.
+ */
 double profile_of_limit(const struct profile_row *row, const struct machine_limits *limits);
 /* The longest row first. */
 void profile_sort(struct profile *profile);

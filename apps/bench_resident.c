@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_limits.h"
 #include "bench_peak.h"
 #include "bench_stream.h"
 #include "clock.h"
@@ -17,7 +18,8 @@
 #include "report.h"
 #include "result_file.h"
 
-enum { DEFAULT_TOKENS = 32, ID_STEP = 7919 };
+enum { DEFAULT_TOKENS = 32, ID_STEP = 7919, MOST_PROFILED = 4, DEFAULT_BATCH = 512 };
+#define LEAST_IN_STEPS 0.95
 static const uint32_t prompt_lengths[N_PREFILLS] = {512, 2048};
 
 /* Opening */
@@ -94,6 +96,7 @@ static enum sluice_status open_engine(struct resident *b, struct sluice_error *e
     b->app->many_logits = true;
     app_engine_options(b->app, &options);
     options.preload = options.io != SLUICE_IO_MMAP;
+    b->batch = options.max_batch_tokens ? options.max_batch_tokens : DEFAULT_BATCH;
     b->rounds = (size_t)b->app->args->pairs;
     TRY(app_model_path(b->app, &b->path, err));
     TRY(gate_open(&b->gate, b->app, b->path.data, err));
@@ -229,13 +232,81 @@ static enum sluice_status time_phase(struct resident *b, const struct phase *p, 
     return status;
 }
 
+/* Limits: the best of the run, measured again where something seems to be faster. */
+
+static enum sluice_status probe_memory(void *user, double *rate, struct sluice_error *err)
+{
+    return dram_measure(user, rate, err);
+}
+
+/* Some ops write as much as they read. */
+static enum sluice_status probe_cache(void *user, double *rate, struct sluice_error *err)
+{
+    double copied;
+    TRY(dram_measure(user, rate, err));
+    TRY(dram_measure_copy(user, &copied, err));
+    if (copied > *rate) *rate = copied;
+    return SLUICE_OK;
+}
+
+static enum sluice_status probe_peak(void *user, double *rate, struct sluice_error *err)
+{
+    struct resident *b = user;
+    return peak_measure(b->info.n_threads, rate, &b->peak_how, err);
+}
+
+/* What was reached a second; a better limit becomes that of the last round so far. */
+static enum sluice_status settle(struct resident *b, size_t round, double bytes, double products,
+                                 struct sluice_error *err)
+{
+    struct machine_limits limits = resident_limits(b);
+    TRY(limit_settle(bytes, &limits.bytes, probe_memory, &b->dram, err));
+    TRY(limit_settle(products, &limits.products, probe_peak, b, err));
+    if (limits.bytes > resident_limits(b).bytes) b->dram_rates[round] = limits.bytes;
+    if (limits.products > resident_limits(b).products) b->peak_rates[round] = limits.products;
+    return SLUICE_OK;
+}
+
+/* Few bytes stay in a cache, so that the rate at which it gives as many is what bounds their op. */
+static enum sluice_status settle_cached(const struct resident *b, struct profile_row *row,
+                                        uint64_t bytes, double reached, struct sluice_error *err)
+{
+    if (bytes >= b->dram.bytes) return SLUICE_OK;
+    struct dram_probe probe;
+    TRY(dram_open(&probe, b->info.n_threads, bytes, err));
+    row->own_bytes = bytes;
+    row->own_rate = resident_limits(b).bytes;
+    enum sluice_status status = limit_settle(reached, &row->own_rate, probe_cache, &probe, err);
+    dram_close(&probe);
+    return status;
+}
+
+static enum sluice_status settle_row(struct resident *b, const struct phase *p,
+                                     struct profile_row *row, struct sluice_error *err)
+{
+    if (!row->ns) return SLUICE_OK;
+    double bytes = (double)row->bytes * 1e9 / (double)row->ns;
+    double products = (double)row->products * 1e9 / (double)row->ns;
+    TRY(settle(b, b->rounds - 1, bytes, products, err));
+    if (!limit_suspect(bytes / resident_limits(b).bytes)) return SLUICE_OK;
+    uint32_t batch = p->decode ? 1 : b->batch;
+    uint32_t passes = (p->n + batch - 1) / batch;
+    return settle_cached(b, row, row->bytes / passes, bytes, err);
+}
+
+/* A round in which the system took the processor away between steps does not add up. */
 static enum sluice_status profile_phase(struct resident *b, struct phase *p,
                                         struct sluice_error *err)
 {
     TRY(set_profile(b, p->profile, err));
-    TRY(time_phase(b, p, &p->profile_ns, err));
+    for (int i = 0; i < MOST_PROFILED; i++) {
+        TRY(time_phase(b, p, &p->profile_ns, err));
+        if ((double)profile_sum(p->profile).ns >= LEAST_IN_STEPS * (double)p->profile_ns) break;
+    }
+    TRY(set_profile(b, NULL, err));
+    for (size_t i = 0; i < p->profile->n; i++) TRY(settle_row(b, p, &p->profile->rows[i], err));
     profile_sort(p->profile);
-    return set_profile(b, NULL, err);
+    return SLUICE_OK;
 }
 
 /* Decoding stands between two looks at the memory; the best look counts. */
@@ -250,9 +321,12 @@ static enum sluice_status measure_round(struct resident *b, size_t round, struct
         uint64_t ns;
         TRY(time_phase(b, p, &ns, err));
         p->rates[round] = p->n * 1e9 / (double)ns;
-        if (!p->decode) continue;
-        TRY(dram_measure(&b->dram, &again, err));
-        if (again > *best) *best = again;
+        if (p->decode) {
+            TRY(dram_measure(&b->dram, &again, err));
+            if (again > *best) *best = again;
+        }
+        TRY(settle(b, round, p->decode ? p->rates[round] * p->bytes : 0,
+                   p->decode ? 0 : p->rates[round] * p->products, err));
     }
     return SLUICE_OK;
 }

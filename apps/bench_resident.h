@@ -31,7 +31,8 @@ struct resident {
     struct dram_probe dram;
     const char *peak_how;
     size_t rounds;
-    int32_t *ids; /* [most tokens of a phase] */
+    uint32_t batch; /* most tokens that are evaluated at once */
+    int32_t *ids;   /* [most tokens of a phase] */
     float *logits, *other;
     struct phase *phases; /* decode, prompts, contexts */
     size_t n_phases, n_contexts;

@@ -1,6 +1,7 @@
 /* The results of `sluice bench` with the model in memory, as a table and as JSON. */
 #include <string.h>
 
+#include "bench_limits.h"
 #include "bench_resident.h"
 
 /* The spread of values, which stay in their order. */
@@ -68,8 +69,9 @@ static void print_phase(const struct resident *b, const struct phase *p, struct 
 {
     print_line(out, p->name, spread_copy(p->rates, b->rounds, 1), "tokens/s");
     struct spread f = of_limit(b, p, 100);
-    buffer_printf(out, "; %.1f %% of %s, %.1f to %.1f\n", f.median,
-                  p->decode ? "memory" : "the int8 peak", f.low, f.high);
+    buffer_printf(out, "; %.1f %% of %s, %.1f to %.1f%s\n", f.median,
+                  p->decode ? "memory" : "the int8 peak", f.low, f.high,
+                  limit_suspect(f.high / 100) ? ": limit measured badly" : "");
 }
 
 void resident_print(struct resident *b)
@@ -118,10 +120,12 @@ static json_t *rates_json(const double *values, size_t n)
 static json_t *phase_json(const struct resident *b, const struct phase *p)
 {
     struct machine_limits limits = resident_limits(b);
-    json_t *root = json_pack(
-        "{s:I, s:o, s:f, s:f, s:o}", "tokens", (json_int_t)p->n, "tokens_per_second",
-        rates_json(p->rates, b->rounds), "bytes_per_token", p->bytes, "products_per_token",
-        p->products, p->decode ? "of_dram" : "of_int8_peak", spread_json(of_limit(b, p, 1)));
+    struct spread part = of_limit(b, p, 1);
+    json_t *root =
+        json_pack("{s:I, s:o, s:f, s:f, s:o, s:b}", "tokens", (json_int_t)p->n, "tokens_per_second",
+                  rates_json(p->rates, b->rounds), "bytes_per_token", p->bytes,
+                  "products_per_token", p->products, p->decode ? "of_dram" : "of_int8_peak",
+                  spread_json(part), "suspect", limit_suspect(part.high));
     if (p->profile)
         json_object_set_new(root, "profile",
                             profile_json(p->profile, p->n, p->profile_ns, &limits));

@@ -139,6 +139,10 @@ def check_profiled(complaints, sluice, svg):
                 complaints.append(f"{key}: {total} is not {profile['all'][key]}")
         if abs(profile["all"]["products"] / phase["products_per_token"] - 1) > 1e-3:
             complaints.append(f"products: {profile['all']}, expected {phase['products_per_token']}")
+        for op in [phase, *profile["ops"]]:
+            part = op.get("of_dram") or op.get("of_int8_peak") or {"high": op.get("of_limit") or 0}
+            if op["suspect"] != (part["high"] > 1.03):
+                complaints.append(f"suspect: {op}")
         of_limit = phase.get("of_dram") or phase["of_int8_peak"]
         if not of_limit["low"] > 0:
             complaints.append(of_limit)

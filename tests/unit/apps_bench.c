@@ -8,8 +8,10 @@
 #include "bench_dram.h"
 #include "bench_drive.h"
 #include "bench_gate.h"
+#include "bench_limits.h"
 #include "bench_peak.h"
 #include "bench_profile.h"
+#include "bench_resident.h"
 #include "bench_stats.h"
 #include "check.h"
 
@@ -287,7 +289,10 @@ static void test_dram(void)
         double rate = 0;
         CHECK(dram_measure(&part, &rate, &err) == SLUICE_OK, "%s", err.message);
         CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
+        CHECK(dram_measure_copy(&part, &rate, &err) == SLUICE_OK, "%s", err.message);
+        CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
     }
+    CHECK(!probe.cached);
     dram_close(&probe);
 }
 
@@ -299,7 +304,7 @@ static void test_small_memory(void)
     struct dram_probe probe;
     double rate = 0;
     REQUIRE(dram_open(&probe, 3, 1 << 20, &err) == SLUICE_OK, "%s", err.message);
-    CHECK(probe.bytes == 1 << 20, "%zu", probe.bytes);
+    CHECK(probe.bytes == 1 << 20 && probe.cached, "%zu", probe.bytes);
     CHECK(dram_measure(&probe, &rate, &err) == SLUICE_OK, "%s", err.message);
     CHECK(rate > 1e6 && rate < 1e14, "%g", rate);
     dram_close(&probe);
@@ -355,6 +360,97 @@ static void test_profile_adds_up(void)
     free(p);
 }
 
+/* A machine that turns out to do more and more. */
+struct slow_start {
+    double rate, step;
+    int n_probes;
+};
+
+static enum sluice_status probe_again(void *user, double *rate, struct sluice_error *err)
+{
+    (void)err;
+    struct slow_start *s = user;
+    s->n_probes++;
+    *rate = s->rate += s->step;
+    return SLUICE_OK;
+}
+
+static void test_exceeded_limits_are_measured_again(void)
+{
+    struct sluice_error err;
+    struct slow_start rising = {100, 10, 0}, flat = {100, 0, 0};
+    double limit = 100;
+    CHECK(limit_settle(103, &limit, probe_again, &rising, &err) == SLUICE_OK);
+    CHECK(limit == 100 && rising.n_probes == 0, "%d", rising.n_probes);
+    CHECK(limit_settle(120, &limit, probe_again, &rising, &err) == SLUICE_OK);
+    CHECK(limit == 120 && rising.n_probes == 2, "%g", limit);
+    limit = 100;
+    CHECK(limit_settle(120, &limit, probe_again, &flat, &err) == SLUICE_OK);
+    CHECK(limit == 100 && flat.n_probes == LIMIT_PROBES, "%d", flat.n_probes);
+    CHECK(limit_suspect(1.04) && !limit_suspect(1.02));
+}
+
+/* Of a run in which decoding read 100 bytes a token at 2 tokens a second. */
+static json_t *decode_beside(double dram_rate, bool profiled)
+{
+    double rates[] = {2}, dram[] = {dram_rate}, peak[] = {100};
+    static struct profile profile;
+    profile = (struct profile){.n = 1, .rows = {{.name = "x", .ns = 1000000000, .bytes = 200}}};
+    struct phase phase = {.name = "decode",
+                          .decode = true,
+                          .n = 1,
+                          .bytes = 100,
+                          .rates = rates,
+                          .profile = profiled ? &profile : NULL,
+                          .profile_ns = 1000000000};
+    struct resident b = {.path = {.data = (char[]){"m"}, .len = 1},
+                         .rounds = 1,
+                         .phases = &phase,
+                         .n_phases = 1,
+                         .peak_how = "x",
+                         .dram_rates = dram,
+                         .peak_rates = peak};
+    json_t *all = resident_json(&b), *decode = json_incref(json_object_get(all, "decode"));
+    json_decref(all);
+    return decode;
+}
+
+static void test_exceeded_limits_are_said(void)
+{
+    for (int bad = 0; bad < 2; bad++) {
+        json_t *decode = decode_beside(bad ? 190 : 196, true);
+        const json_t *suspect = json_object_get(decode, "suspect");
+        const json_t *ops = json_object_get(json_object_get(decode, "profile"), "ops");
+        const json_t *op = json_object_get(json_array_get(ops, 0), "suspect");
+        CHECK(json_is_boolean(suspect) && json_is_true(suspect) == bad);
+        CHECK(json_is_boolean(op) && json_is_true(op) == bad);
+        json_decref(decode);
+    }
+}
+
+/* A row that a cache feeds stands beside that cache, and its line says so. */
+static void test_limits_of_few_bytes(void)
+{
+    const struct machine_limits limits = {.bytes = 100, .products = 1e18};
+    struct profile *p = calloc(1, sizeof *p);
+    struct buffer out = {0};
+    REQUIRE(p);
+    p->n = 2;
+    p->rows[0] = (struct profile_row){.name = "far", .ns = 1000000000, .bytes = 150};
+    p->rows[1] = (struct profile_row){
+        .name = "near", .ns = 1000000000, .bytes = 150, .own_bytes = 20000, .own_rate = 300};
+    CHECK(profile_of_limit(&p->rows[0], &limits) == 1.5);
+    CHECK(profile_of_limit(&p->rows[1], &limits) == 0.5);
+    p->rows[1].own_rate = 50;
+    CHECK(profile_of_limit(&p->rows[1], &limits) == 1.5, "the machine does more");
+    p->rows[1].own_rate = 300;
+    profile_print(p, "decode", 1, 2000000000, &limits, &out);
+    CHECK(strstr(out.data, "150.0: limit measured badly\n"), "%s", out.data);
+    CHECK(strstr(out.data, "50.0 of a cache for 0.02 MB\n"), "%s", out.data);
+    buffer_release(&out);
+    free(p);
+}
+
 static void test_drive(void)
 {
     struct sluice_error err;
@@ -401,5 +497,8 @@ static void test_drive(void)
     C(small_memory)                                                                                \
     C(peak)                                                                                        \
     C(profile_adds_up)                                                                             \
+    C(exceeded_limits_are_measured_again)                                                          \
+    C(exceeded_limits_are_said)                                                                    \
+    C(limits_of_few_bytes)                                                                         \
     C(drive)
 CHECK_MAIN(CASES)
