@@ -8,6 +8,7 @@ import harness
 
 MODEL = harness.STORYTELLER
 LAYERS, EXPERTS, USED = 8, 32, 4
+ATTEMPTS = 3
 ALL = LAYERS * EXPERTS
 POLICIES = ["lru", "lfu", "lfuda", "auto", "optimum"]
 SHORT = ("--pairs", 2, "-n", 4)
@@ -119,19 +120,28 @@ def check_routes(tap, sluice):
                 complaints.append(f"{few} misses with 40 slots, {many} with 200")
 
 
+def phases(report):
+    return [report["decode"], *report["prefill"], *report["contexts"]]
+
+
 def check_profiled(complaints, sluice, svg):
     contexts = [64, 200, 700]
     options = [word for n in contexts for word in ("--context", n)]
-    report = sluice.good("bench", MODEL, *SHORT, "--profile", "--svg", svg, *options, "--json").json
+    # Where other programs run, a system may take the processor away between any two steps.
+    for _ in range(ATTEMPTS):
+        report = sluice.good("bench", MODEL, *SHORT, "--profile", "--svg", svg, *options,
+                             "--json").json
+        if min(phase["profile"]["in_steps"] for phase in phases(report)) >= 0.95:
+            break
     if [c["context"] for c in report["contexts"]] != contexts or report["context_growth"] is None:
         complaints.append(report["contexts"])
     bytes_read = [c["bytes_per_token"] for c in report["contexts"]]
     info = sluice.good("inspect", MODEL, "--json").json
     if bytes_read[2] - bytes_read[0] != (700 - 64) * info["kv_bytes_per_token"]:
         complaints.append(bytes_read)
-    for phase in [report["decode"], *report["prefill"], *report["contexts"]]:
+    for phase in phases(report):
         profile = phase["profile"]
-        if not 0.5 < profile["in_steps"] <= 1 or profile["tokens"] != phase["tokens"]:
+        if not 0.95 <= profile["in_steps"] <= 1 or profile["tokens"] != phase["tokens"]:
             complaints.append(f"{profile['in_steps']} of the time is in steps")
         for key in ("us", "bytes", "products", "steps"):
             total = sum(op[key] for op in profile["ops"])
