@@ -340,7 +340,8 @@ static bool check_bench(const struct args *args, struct buffer *message)
 {
     static const enum option_id streamed[] = {OPTION_route, OPTION_against, OPTION_gate,
                                               OPTION_probe};
-    static const enum option_id resident[] = {OPTION_profile, OPTION_context, OPTION_svg};
+    static const enum option_id resident[] = {OPTION_profile, OPTION_prefill, OPTION_context,
+                                              OPTION_svg};
     bool lists = args->ram.n + args->slots.n > 1;
     for (size_t i = 0; i < sizeof streamed / sizeof *streamed && !args->stream; i++) {
         if (!args->given[streamed[i]]) continue;

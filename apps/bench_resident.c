@@ -20,7 +20,6 @@
 
 enum { DEFAULT_TOKENS = 32, ID_STEP = 7919, MOST_PROFILED = 4, DEFAULT_BATCH = 512 };
 #define LEAST_IN_STEPS 0.95
-static const uint32_t prompt_lengths[N_PREFILLS] = {512, 2048};
 
 /* Opening */
 
@@ -34,6 +33,20 @@ static enum sluice_status take_phase(struct resident *b, struct phase p, struct 
     return ok ? SLUICE_OK : fail_nomem(err, "results");
 }
 
+/* The usual lengths are left out where they are too long; what was asked for is not. */
+static enum sluice_status plan_prompt(struct resident *b, uint64_t length, struct sluice_error *err)
+{
+    uint32_t most = b->info.trained_context;
+    if (length > most && b->app->args->prefill.n)
+        return fail(err, SLUICE_E_ARGUMENT,
+                    "--prefill %" PRIu64 " is more than the %" PRIu32
+                    " tokens that the model was trained for",
+                    length, most);
+    struct phase p = {.n = length <= most ? (uint32_t)length : 0};
+    snprintf(p.name, sizeof p.name, "prefill %" PRIu64, length);
+    return take_phase(b, p, err);
+}
+
 static enum sluice_status plan_phases(struct resident *b, struct sluice_error *err)
 {
     const struct args *args = b->app->args;
@@ -42,15 +55,14 @@ static enum sluice_status plan_phases(struct resident *b, struct sluice_error *e
     if (n == 0 || args->n_tokens > most / 2)
         return fail(err, SLUICE_E_ARGUMENT, "-n %" PRIu64 ", not 1 to %" PRIu32, args->n_tokens,
                     most / 2);
+    const struct numbers prompts =
+        args->prefill.n ? args->prefill : (struct numbers){(uint64_t[]){512, 2048}, 2};
+    b->n_prefills = prompts.n;
     b->n_contexts = args->context.n;
-    b->phases = calloc(1 + N_PREFILLS + b->n_contexts, sizeof *b->phases);
+    b->phases = calloc(1 + b->n_prefills + b->n_contexts, sizeof *b->phases);
     if (!b->phases) return fail_nomem(err, "results");
     TRY(take_phase(b, (struct phase){.name = "decode", .context = 1, .n = n, .decode = true}, err));
-    for (size_t i = 0; i < N_PREFILLS; i++) {
-        struct phase p = {.n = prompt_lengths[i] <= most ? prompt_lengths[i] : 0};
-        snprintf(p.name, sizeof p.name, "prefill %" PRIu32, prompt_lengths[i]);
-        TRY(take_phase(b, p, err));
-    }
+    for (size_t i = 0; i < b->n_prefills; i++) TRY(plan_prompt(b, prompts.items[i], err));
     for (size_t i = 0; i < b->n_contexts; i++) {
         uint64_t context = args->context.items[i];
         if (context + n > most)

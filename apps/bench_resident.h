@@ -7,7 +7,7 @@
 #include "bench_profile.h"
 #include "bench_stats.h"
 
-enum { GATE_TOKENS = 48, N_PREFILLS = 2, MOST_ROUNDS = 1000 };
+enum { GATE_TOKENS = 48, MOST_ROUNDS = 1000 };
 
 /* Something that is measured in every round: decoding, a prompt, decoding behind a context. */
 struct phase {
@@ -35,7 +35,7 @@ struct resident {
     int32_t *ids;   /* [most tokens of a phase] */
     float *logits, *other;
     struct phase *phases; /* decode, prompts, contexts */
-    size_t n_phases, n_contexts;
+    size_t n_phases, n_prefills, n_contexts;
     double *dram_rates, *peak_rates; /* [rounds] */
 };
 

@@ -81,7 +81,8 @@ void resident_print(struct resident *b)
     buffer_printf(&text, "%s, %u threads, medians of %zu and their spread; limits are the best\n",
                   b->path.data, b->info.n_threads, b->rounds);
     print_line(&text, "memory", spread_copy(b->dram_rates, b->rounds, 1e-9), "GB/s");
-    buffer_printf(&text, ", reading %.0f MB\n", (double)b->dram.bytes / 1e6);
+    buffer_printf(&text, ", reading %.0f MB%s\n", (double)b->dram.bytes / 1e6,
+                  b->dram.cached ? ", which caches may hold: no limit of DRAM" : "");
     print_line(&text, "int8 peak", spread_copy(b->peak_rates, b->rounds, 1e-9), "Gprod/s");
     buffer_printf(&text, ", %s\n", b->peak_how);
     buffer_printf(&text, "%-18s%7zu of %d tokens as in exact precision, divergence %.1e nats\n",
@@ -153,18 +154,18 @@ static json_t *growth_json(const struct resident *b)
 json_t *resident_json(struct resident *b)
 {
     json_t *prefill = json_array();
-    for (size_t i = 1; i <= N_PREFILLS; i++)
+    for (size_t i = 1; i <= b->n_prefills; i++)
         if (b->phases[i].n) json_array_append_new(prefill, phase_json(b, &b->phases[i]));
     json_t *gate =
         json_pack("{s:i, s:i, s:I, s:f}", "batch_tokens", GATE_TOKENS, "exact_tokens", GATE_STEPS,
                   "exact_agreed", (json_int_t)b->gate.n_agreed, "exact_kl", b->gate.kl);
     json_t *peak = json_pack("{s:s, s:o}", "how", b->peak_how, "products_per_second",
                              rates_json(b->peak_rates, b->rounds));
-    return json_pack("{s:o, s:I, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
+    return json_pack("{s:o, s:I, s:I, s:o, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
                      app_json_text(b->path.data, b->path.len), "threads",
                      (json_int_t)b->info.n_threads, "rounds", (json_int_t)b->rounds, "dram_rate",
                      rates_json(b->dram_rates, b->rounds), "dram_bytes", (json_int_t)b->dram.bytes,
-                     "int8_peak", peak, "gate", gate, "decode", phase_json(b, &b->phases[0]),
-                     "prefill", prefill, "contexts", contexts_json(b), "context_growth",
-                     growth_json(b));
+                     "dram_cached", b->dram.cached, "int8_peak", peak, "gate", gate, "decode",
+                     phase_json(b, &b->phases[0]), "prefill", prefill, "contexts", contexts_json(b),
+                     "context_growth", growth_json(b));
 }

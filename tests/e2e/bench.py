@@ -181,6 +181,11 @@ def check_resident(tap, sluice, folder):
         whole = info["dense_bytes"] + info["expert_bytes"]
         if not info["expert_bytes"] * USED / EXPERTS < decode["bytes_per_token"] < whole:
             complaints.append(f"{decode['bytes_per_token']} bytes a token of {whole}")
+    with tap.case("bench --prefill: prompts of other lengths") as complaints:
+        report = sluice.good("bench", MODEL, *SHORT, "--prefill", 7, "--prefill", 600,
+                             "--json").json
+        if [p["tokens"] for p in report["prefill"]] != [7, 600] or not report["dram_cached"]:
+            complaints.append(report)
     with tap.case("bench --profile --context --svg: what it is made of adds up") as complaints:
         check_profiled(complaints, sluice, folder / "bench.svg")
     with tap.case("bench --profile: tables for people") as complaints:
@@ -217,6 +222,8 @@ def check_errors(tap, sluice, folder):
         (("--stream", "--context", 5), 2, "does not go with '--stream'"),
         (("--svg", folder / "x.svg"), 2, "needs '--profile' or '--context'"),
         (("--context", 1 << 20), 1, "trained for"),
+        (("--prefill", 1 << 20), 1, "trained for"),
+        (("--stream", "--prefill", 5), 2, "does not go with '--stream'"),
     ]
     for options, code, word in cases:
         name = " ".join(str(o) for o in options[:3]).replace(str(folder), "")
