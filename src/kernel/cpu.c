@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "kernel/cpu_x86.h"
 #include "kernel/kernel.h"
 #include "kernel/levels.h"
 
@@ -20,6 +21,47 @@ static const struct {
 /* Features below this bit are x86's, the others ARM's. */
 enum { ARM_FIRST_BIT = 8 };
 
+/* Bits of the words of struct cpuid_words, as the vendors' manuals number them. */
+enum {
+    C1_FMA = 1 << 12,
+    C1_OSXSAVE = 1 << 27,
+    C1_AVX = 1 << 28,
+    C1_F16C = 1 << 29,
+    B7_AVX2 = 1 << 5,
+    B7_AVX512F = 1 << 16,
+    B7_AVX512DQ = 1 << 17,
+    B7_AVX512BW = 1 << 30,
+    C7_AVX512_VNNI = 1 << 11,
+    A71_AVX_VNNI = 1 << 4,
+    /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
+    XCR0_YMM = 0x6,
+    XCR0_ZMM = 0xe6,
+};
+#define B7_AVX512VL (1u << 31)
+
+static bool has(uint32_t word, uint32_t bits)
+{
+    return (word & bits) == bits;
+}
+
+bool cpu_x86_has_xcr0(const struct cpuid_words *w)
+{
+    return has(w->c1, C1_OSXSAVE);
+}
+
+uint32_t cpu_x86_features(const struct cpuid_words *w, uint32_t xcr0)
+{
+    const uint32_t avx512 = B7_AVX512F | B7_AVX512DQ | B7_AVX512BW | B7_AVX512VL;
+    if (!cpu_x86_has_xcr0(w) || !has(xcr0, XCR0_YMM)) return 0;
+    if (!has(w->c1, C1_AVX | C1_FMA | C1_F16C) || !has(w->b7, B7_AVX2)) return 0;
+    uint32_t features = CPU_AVX2;
+    if (has(w->a71, A71_AVX_VNNI)) features |= CPU_AVX_VNNI;
+    if (!has(xcr0, XCR0_ZMM) || !has(w->b7, avx512)) return features;
+    features |= CPU_AVX512;
+    if (has(w->c7, C7_AVX512_VNNI)) features |= CPU_AVX512_VNNI;
+    return features;
+}
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -27,6 +69,7 @@ struct registers {
     uint32_t a, b, c, d;
 };
 
+/* Zeros for a leaf that the processor does not have. */
 static struct registers cpuid(uint32_t leaf, uint32_t part)
 {
     struct registers r = {0, 0, 0, 0};
@@ -41,31 +84,13 @@ static uint32_t saved_state(void)
     return low;
 }
 
-static bool has(uint32_t word, uint32_t bits)
-{
-    return (word & bits) == bits;
-}
-
 static uint32_t detect(void)
 {
-    /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
-    const uint32_t ymm_state = 0x6, zmm_state = 0xe6;
-    const uint32_t avx_vnni = 1u << 4;
-    struct registers base = cpuid(1, 0);
     struct registers extended = cpuid(7, 0);
-    if (!has(base.c, bit_OSXSAVE | bit_AVX)) return 0;
-    uint32_t state = saved_state();
-    uint32_t features = 0;
-    if (!has(state, ymm_state) || !has(base.c, bit_FMA | bit_F16C)) return 0;
-    if (!has(extended.b, bit_AVX2)) return 0;
-    features |= CPU_AVX2;
+    struct cpuid_words w = {.c1 = cpuid(1, 0).c, .b7 = extended.b, .c7 = extended.c};
     /* register a of part 0 is the last part there is */
-    if (extended.a >= 1 && has(cpuid(7, 1).a, avx_vnni)) features |= CPU_AVX_VNNI;
-    if (!has(state, zmm_state)) return features;
-    if (!has(extended.b, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ)) return features;
-    features |= CPU_AVX512;
-    if (has(extended.c, bit_AVX512VNNI)) features |= CPU_AVX512_VNNI;
-    return features;
+    if (extended.a >= 1) w.a71 = cpuid(7, 1).a;
+    return cpu_x86_features(&w, cpu_x86_has_xcr0(&w) ? saved_state() : 0);
 }
 
 #elif defined(__aarch64__)

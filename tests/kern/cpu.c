@@ -1,5 +1,6 @@
 /* Narrowing and naming of instruction sets; wtype tables. */
 #include "check.h"
+#include "kernel/cpu_x86.h"
 #include "kernel/kernel.h"
 
 static const uint32_t all = CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI;
@@ -79,6 +80,53 @@ static void test_detected_features_describe_themselves(void)
     CHECK(!(f & (CPU_NEON_DOTPROD | CPU_NEON_I8MM)) || (f & CPU_NEON), "dotprod without neon");
 }
 
+/* What CPUID and XCR0 say on these processors, and what of it the kernels may use. */
+static void test_features_of_x86_processors(void)
+{
+    enum { AVX2 = CPU_AVX2, VNNI = CPU_AVX512_VNNI };
+    static const struct {
+        const char *name;
+        struct cpuid_words words;
+        uint32_t xcr0, features;
+    } rows[] = {
+        {"Nehalem", {0x0098e3bd, 0, 0, 0}, 0, 0},
+        {"Sandy Bridge", {0x1fbae3ff, 0, 0, 0}, 0x7, 0},
+        {"Haswell", {0x7ffafbff, 0x000027ab, 0, 0}, 0x7, AVX2},
+        {"Haswell, no AVX state saved", {0x7ffafbff, 0x000027ab, 0, 0}, 0x3, 0},
+        {"Haswell, FMA hidden", {0x7ffaebff, 0x000027ab, 0, 0}, 0x7, 0},
+        {"Haswell, F16C hidden", {0x5ffafbff, 0x000027ab, 0, 0}, 0x7, 0},
+        {"Skylake-X", {0x7ffefbff, 0xd39ffffb, 0x00000000, 0}, 0xff, AVX2 | CPU_AVX512},
+        {"Skylake-X, no ZMM state", {0x7ffefbff, 0xd39ffffb, 0x00000000, 0}, 0x1f, AVX2},
+        {"Skylake-X, half of the ZMM state", {0x7ffefbff, 0xd39ffffb, 0, 0}, 0x67, AVX2},
+        {"Skylake-X, VL hidden", {0x7ffefbff, 0x539ffffb, 0x00000000, 0}, 0xff, AVX2},
+        {"Knights Landing", {0x7ff8f3bf, 0x1c0d23ab, 0x00000001, 0}, 0xe7, AVX2},
+        {"Ice Lake", {0x7ffafbbf, 0xf2bf67eb, 0x00405f4e, 0}, 0xe7, AVX2 | CPU_AVX512 | VNNI},
+        {"Alder Lake",
+         {0x7ffafbff, 0x239c27eb, 0x98c027bc, 0x00400810},
+         0x207,
+         AVX2 | CPU_AVX_VNNI},
+        {"Sapphire Rapids",
+         {0x7ffefbff, 0xf3bfbfef, 0xfb417ffe, 0x00001c30},
+         0x602e7,
+         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VNNI},
+        {"Zen 3", {0x7ef8320b, 0x219c97a9, 0x0040068c, 0}, 0x207, AVX2},
+        {"Zen 4", {0x7ef8320b, 0xf1bf97a9, 0x00405fce, 0x20}, 0x2e7, AVX2 | CPU_AVX512 | VNNI},
+        {"Zen 5",
+         {0x7ef8320b, 0xf1bf97a9, 0x08405fce, 0x30},
+         0x2e7,
+         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VNNI},
+        {"Zen 5, OSXSAVE hidden", {0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0, 0},
+        /* Whatever XCR0 is said to be: it cannot have been read. */
+        {"Zen 5, OSXSAVE hidden", {0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0x2e7, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint32_t got = cpu_x86_features(&rows[i].words, rows[i].xcr0);
+        CHECK(got == rows[i].features, "%s: %x, not %x", rows[i].name, got, rows[i].features);
+        bool hidden = i == 0 || strstr(rows[i].name, "OSXSAVE") != NULL;
+        CHECK(cpu_x86_has_xcr0(&rows[i].words) == !hidden, "%s", rows[i].name);
+    }
+}
+
 static void test_wtypes(void)
 {
     CHECK(strcmp(wtype_name(WTYPE_Q4), "q4") == 0 && wtype_bits(WTYPE_Q4) == 4);
@@ -115,6 +163,7 @@ static void test_every_slot_is_filled(void)
     C(describe)                                                                                    \
     C(describe_cuts_at_cap)                                                                        \
     C(detected_features_describe_themselves)                                                       \
+    C(features_of_x86_processors)                                                                  \
     C(wtypes)                                                                                      \
     C(every_slot_is_filled)
 CHECK_MAIN(CASES)
