@@ -1,7 +1,9 @@
 /*
  * kerncheck --bench: every version of the kernels that matter, at the sizes of real models. A
- * sample is one pass over the operands; the median of the samples is printed with the quartiles.
- * Weights that must come from memory lie in a buffer much larger than any cache.
+ * sample is one pass over the operands, or many where one is short; the median of the samples is
+ * printed with the quartiles. Weights that must come from memory lie in a buffer much larger than
+ * any cache, and samples of them take turns with a read of that buffer: what memory gives changes
+ * from second to second on a shared machine, so a kernel stands beside the turn next to it.
  */
 #include <fnmatch.h>
 #include <pthread.h>
@@ -11,7 +13,7 @@
 #include "kerncheck.h"
 
 enum { SAMPLES = 15, COLS = 2048, CACHED_ROWS = 512, MAX_TOKENS = 512, MAX_THREADS = 64 };
-enum { DRAM_BYTES = 192 << 20, PREFETCH = 4096 };
+enum { DRAM_BYTES = 192 << 20, PREFETCH = 4096, CACHED_PASSES = 32 };
 
 static double now(void)
 {
@@ -38,16 +40,17 @@ struct job {
     const void *operands;
     uint32_t row0, row1, n;
     void *scratch;
+    uint32_t passes; /* 0: one */
 };
 
 static void *run_job(void *job)
 {
     const struct job *j = job;
-    j->run(j);
+    for (uint32_t i = 0; i < max_u32(j->passes, 1); i++) j->run(j);
     return NULL;
 }
 
-/* Splits [0, rows) over the threads in whole sixteens. */
+/* Splits [0, rows) over the threads in whole sixteens. Seconds of a pass. */
 static double sample(const struct job *whole, uint32_t threads)
 {
     pthread_t ids[MAX_THREADS];
@@ -58,29 +61,36 @@ static double sample(const struct job *whole, uint32_t threads)
         jobs[i] = *whole;
         jobs[i].row0 = min_u32(rows, i * share);
         jobs[i].row1 = min_u32(rows, (i + 1) * share);
-        jobs[i].scratch = (uint8_t *)whole->scratch + i * matmul_scratch_bytes(COLS);
+        if (whole->scratch)
+            jobs[i].scratch = (uint8_t *)whole->scratch + i * matmul_scratch_bytes(COLS);
         if (i > 0 && pthread_create(&ids[i], NULL, run_job, &jobs[i]) != 0) exit(2);
     }
     run_job(&jobs[0]);
     for (uint32_t i = 1; i < threads; i++) pthread_join(ids[i], NULL);
-    return now() - start;
+    return (now() - start) / max_u32(whole->passes, 1);
 }
 
 struct result {
     double median, low, high, best; /* seconds; low and high are the quartiles */
     double hz;                      /* cycles a second of this thread around the samples */
+    double read, share; /* medians: rate of the reads in between, and the kernel's beside the read
+                           before it; 0: none */
 };
 
-/* A chain of additions, which take a cycle each on every processor that the kernels know. */
+/*
+ * A chain of additions, which take a cycle each on every processor that the kernels know. Of a
+ * register: some processors add constants while they rename.
+ */
 static double cycles_per_second(void)
 {
     enum { STEPS = 1 << 14, EACH = 16 };
-    uint64_t x = 0;
+    uint64_t x = 0, one = 1;
+    __asm__ volatile("" : "+r"(one));
     double start = now();
     for (int i = 0; i < STEPS; i++) {
 #pragma GCC unroll 16
         for (int j = 0; j < EACH; j++) {
-            x++;
+            x += one;
             __asm__ volatile("" : "+r"(x));
         }
     }
@@ -101,8 +111,11 @@ static struct result measure(const struct job *job, uint32_t threads)
     for (int i = 0; i < SAMPLES; i++) times[i] = sample(job, threads);
     double after = cycles_per_second();
     qsort(times, SAMPLES, sizeof times[0], compare_doubles);
-    return (struct result){times[SAMPLES / 2], times[SAMPLES / 4], times[SAMPLES * 3 / 4], times[0],
-                           fmax(before, after)};
+    return (struct result){.median = times[SAMPLES / 2],
+                           .low = times[SAMPLES / 4],
+                           .high = times[SAMPLES * 3 / 4],
+                           .best = times[0],
+                           .hz = fmax(before, after)};
 }
 
 static void print_result(const struct bench_options *o, const char *name, const char *from,
@@ -114,13 +127,18 @@ static void print_result(const struct bench_options *o, const char *name, const 
         printf(
             "{\"name\": \"%s\", \"from\": \"%s\", \"n\": %u, \"threads\": %u, \"seconds\": %.9g, "
             "\"low\": %.9g, \"high\": %.9g, \"best\": %.9g, \"cycles\": %.6g, \"gb_per_s\": %.4g, "
-            "\"gop_per_s\": %.4g}\n",
+            "\"gop_per_s\": %.4g",
             name, from, n, o->threads, r.median, r.low, r.high, r.best, r.median * r.hz, gb, gop);
+        if (r.read > 0)
+            printf(", \"read_gb_per_s\": %.4g, \"of_read\": %.4g", r.read * 1e-9, r.share);
+        printf("}\n");
     } else {
         printf("%-32s %-6s n %3u  %10.2f us  +-%5.1f%%  %11.0f cycles  %7.2f GB/s  %8.2f GOP/s  "
-               "best %7.2f GB/s\n",
+               "best %7.2f GB/s",
                name, from, n, r.median * 1e6, spread, r.median * r.hz, gb, gop,
                bytes / r.best * 1e-9);
+        if (r.read > 0) printf("  %5.1f %% of a read at %.2f GB/s", r.share * 100, r.read * 1e-9);
+        printf("\n");
     }
     fflush(stdout);
 }
@@ -133,20 +151,53 @@ static bool wanted(const struct bench_options *o, const char *name)
 }
 
 /*
- * The bandwidth of reading: one pass of additions over more than the caches hold, prefetched as far
- * ahead as kernels do, which is faster than what the processor does by itself.
+ * The bandwidth of reading: one pass of additions over more than the caches hold, prefetched to the
+ * second level as far ahead as kernels do, which is faster than what the processor does by itself
+ * and than prefetching to the first level.
  */
 static void run_stream(const struct job *job)
 {
-    const uint64_t *words = job->operands;
-    uint64_t sums[8] = {0};
+    typedef uint64_t vector __attribute__((vector_size(16)));
+    const vector *data = job->operands;
+    vector sums[4] = {{0}};
     volatile uint64_t sink;
-    for (size_t i = (size_t)job->row0 * 8; i < (size_t)job->row1 * 8; i += 8) {
-        __builtin_prefetch((const uint8_t *)(words + i) + PREFETCH);
-        for (int j = 0; j < 8; j++) sums[j] += words[i + (size_t)j];
+    for (size_t i = (size_t)job->row0 * 4; i < (size_t)job->row1 * 4; i += 4) {
+        __builtin_prefetch((const uint8_t *)(data + i) + PREFETCH, 0, 2);
+        for (int j = 0; j < 4; j++) sums[j] += data[i + (size_t)j];
     }
-    sink = sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
+    sums[0] += sums[1] + sums[2] + sums[3];
+    sink = sums[0][0] ^ sums[0][1];
     (void)sink;
+}
+
+static struct job reading_of(const uint8_t *memory)
+{
+    return (struct job){.run = run_stream, .operands = memory, .row1 = DRAM_BYTES / 64};
+}
+
+/* Of a kernel that goes over `bytes` of memory, in turns with a read of it. */
+static struct result measure_beside_read(const struct job *job, const uint8_t *memory, double bytes,
+                                         uint32_t threads)
+{
+    const struct job reading = reading_of(memory);
+    double times[SAMPLES], reads[SAMPLES], shares[SAMPLES];
+    sample(job, threads);
+    for (int i = 0; i < SAMPLES; i++) {
+        reads[i] = DRAM_BYTES / sample(&reading, threads);
+        times[i] = sample(job, threads);
+        shares[i] = bytes / times[i] / reads[i];
+    }
+    double hz = cycles_per_second();
+    qsort(times, SAMPLES, sizeof times[0], compare_doubles);
+    qsort(reads, SAMPLES, sizeof reads[0], compare_doubles);
+    qsort(shares, SAMPLES, sizeof shares[0], compare_doubles);
+    return (struct result){.median = times[SAMPLES / 2],
+                           .low = times[SAMPLES / 4],
+                           .high = times[SAMPLES * 3 / 4],
+                           .best = times[0],
+                           .hz = hz,
+                           .read = reads[SAMPLES / 2],
+                           .share = shares[SAMPLES / 2]};
 }
 
 struct products {
@@ -247,9 +298,18 @@ static void bench_product(const struct world *world, const struct kernels *k, co
     struct products p = {.x = world->x, .act = world->act, .y = world->y, .ldy = rows};
     p.w = matrix_of(world, c.type, rows);
     set_block_scales(world, c.type);
-    struct job job = {c.i8 ? run_matmul_i8 : run_matmul_f32, k, &p, 0, rows, c.n, world->scratch};
-    print_result(world->options, name, c.from_memory ? "memory" : "cache", c.n,
-                 measure(&job, world->options->threads), (double)wmat_bytes(&p.w),
+    struct job job = {.run = c.i8 ? run_matmul_i8 : run_matmul_f32,
+                      .k = k,
+                      .operands = &p,
+                      .row1 = rows,
+                      .n = c.n,
+                      .scratch = world->scratch,
+                      .passes = c.from_memory || c.n > 1 ? 1 : CACHED_PASSES};
+    const double bytes = (double)wmat_bytes(&p.w);
+    const uint32_t threads = world->options->threads;
+    struct result r = c.from_memory ? measure_beside_read(&job, world->memory, bytes, threads)
+                                    : measure(&job, threads);
+    print_result(world->options, name, c.from_memory ? "memory" : "cache", c.n, r, bytes,
                  2.0 * rows * COLS * c.n);
 }
 
@@ -399,10 +459,11 @@ static void bench_attention(const struct world *world, const struct kernels *k, 
         snprintf(name, sizeof name, "%s %s", formats[i].name, set);
         if (!wanted(world->options, name)) continue;
         uint32_t blocks = DRAM_BYTES / formats[i].bytes;
-        struct job job = {formats[i].run, k, world, 0, blocks, 1, world->scratch};
-        print_result(world->options, name, "memory", 1, measure(&job, world->options->threads),
-                     (double)blocks * formats[i].bytes,
-                     (double)blocks * SHARING * ATTENTION_BLOCK * KV_HEAD * 4.0);
+        const double bytes = (double)blocks * formats[i].bytes;
+        struct job job = {formats[i].run, k, world, 0, blocks, 1, world->scratch, 1};
+        print_result(world->options, name, "memory", 1,
+                     measure_beside_read(&job, world->memory, bytes, world->options->threads),
+                     bytes, (double)blocks * SHARING * ATTENTION_BLOCK * KV_HEAD * 4.0);
     }
 }
 
@@ -436,10 +497,13 @@ static void bench_rows(const struct world *world, const struct kernels *k, const
         snprintf(name, sizeof name, "%s %s", b->name, set);
         if (!wanted(world->options, name)) continue;
         memset(world->y, 0, (HEAD * HEAD + HEAD) * sizeof(float));
-        struct job job = {b->run, k, world, 0, 1, 1, world->scratch};
+        struct job job = {b->run, k, world, 0, 1, 1, world->scratch, 1};
         struct result r = measure(&job, 1);
-        r = (struct result){r.median / REPEATS, r.low / REPEATS, r.high / REPEATS, r.best / REPEATS,
-                            r.hz};
+        r = (struct result){.median = r.median / REPEATS,
+                            .low = r.low / REPEATS,
+                            .high = r.high / REPEATS,
+                            .best = r.best / REPEATS,
+                            .hz = r.hz};
         print_result(world->options, name, "cache", 1, r, b->bytes, b->operations);
     }
 }
@@ -482,7 +546,7 @@ void bench_run(const struct bench_options *options, uint64_t seed)
     struct kernels last;
     kernels_init(&last, cpu_detect());
     if (!options->json) print_accuracy(&world, &last);
-    struct job stream = {run_stream, NULL, world.memory, 0, DRAM_BYTES / 64, 1, world.scratch};
+    struct job stream = reading_of(world.memory);
     print_result(options, "streaming read", "memory", 1, measure(&stream, options->threads),
                  DRAM_BYTES, 0);
     uint32_t before = UINT32_MAX;
