@@ -1,19 +1,20 @@
 /*
- * kerncheck --bench: every version of the kernels that matter, at the sizes of real models. A
- * sample is one pass over the operands, or many where one is short; the median of the samples is
- * printed with the quartiles. Weights that must come from memory lie in a buffer much larger than
- * any cache, and samples of them take turns with a read of that buffer: what memory gives changes
- * from second to second on a shared machine, so a kernel stands beside the turn next to it.
+ * kerncheck --bench: every version of every kernel, at the sizes of real models, if its check
+ * accepts it. A sample is one pass over the operands, or many where one is short; the median of the
+ * samples is printed with the quartiles. Weights that must come from memory lie in a buffer much
+ * larger than any cache, and samples of them take turns with a read of that buffer: what memory
+ * gives changes from second to second on a shared machine, so a kernel stands beside the turn next
+ * to it.
  */
 #include <fnmatch.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <time.h>
 
-#include "kerncheck.h"
+#include "bench.h"
 
-enum { SAMPLES = 15, COLS = 2048, CACHED_ROWS = 512, MAX_TOKENS = 512, MAX_THREADS = 64 };
-enum { DRAM_BYTES = 192 << 20, PREFETCH = 4096, CACHED_PASSES = 32 };
+enum { SAMPLES = 15, CACHED_ROWS = 512, MAX_TOKENS = 512, MAX_THREADS = 64 };
+enum { PREFETCH = 4096, CACHED_PASSES = 32 };
 
 static double now(void)
 {
@@ -32,16 +33,6 @@ static void *room(size_t bytes)
     madvise(p, bytes, MADV_HUGEPAGE);
     return p;
 }
-
-/* What one thread does in a sample: rows [row0, row1) of a matrix, or repeats of a row kernel. */
-struct job {
-    void (*run)(const struct job *job);
-    const struct kernels *k;
-    const void *operands;
-    uint32_t row0, row1, n;
-    void *scratch;
-    uint32_t passes; /* 0: one */
-};
 
 static void *run_job(void *job)
 {
@@ -70,13 +61,6 @@ static double sample(const struct job *whole, uint32_t threads)
     return (now() - start) / max_u32(whole->passes, 1);
 }
 
-struct result {
-    double median, low, high, best; /* seconds; low and high are the quartiles */
-    double hz;                      /* cycles a second of this thread around the samples */
-    double read, share; /* medians: rate of the reads in between, and the kernel's beside the read
-                           before it; 0: none */
-};
-
 /*
  * A chain of additions, which take a cycle each on every processor that the kernels know. Of a
  * register: some processors add constants while they rename.
@@ -103,7 +87,7 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static struct result measure(const struct job *job, uint32_t threads)
+struct result measure(const struct job *job, uint32_t threads)
 {
     double times[SAMPLES];
     sample(job, threads);
@@ -118,8 +102,8 @@ static struct result measure(const struct job *job, uint32_t threads)
                            .hz = fmax(before, after)};
 }
 
-static void print_result(const struct bench_options *o, const char *name, const char *from,
-                         uint32_t n, struct result r, double bytes, double operations)
+void print_result(const struct bench_options *o, const char *name, const char *from, uint32_t n,
+                  struct result r, double bytes, double operations)
 {
     double gb = bytes / r.median * 1e-9, gop = operations / r.median * 1e-9;
     double spread = (r.high - r.low) / r.median * 100;
@@ -148,6 +132,16 @@ static bool wanted(const struct bench_options *o, const char *name)
     for (int i = 0; i < o->n_globs; i++)
         if (fnmatch(o->globs[i], name, 0) == 0) return true;
     return o->n_globs == 0;
+}
+
+bool may_measure(const struct world *world, const struct kernels *k, const char *slot,
+                 enum wtype type, const char *name)
+{
+    if (!wanted(world->options, name)) return false;
+    if (kernel_accepted(slot, type, k, world->seed)) return true;
+    fprintf(stderr, "kerncheck: %s is wrong and not measured\n", name);
+    ++*world->n_wrong;
+    return false;
 }
 
 /*
@@ -222,16 +216,6 @@ static void run_matmul_i8(const struct job *job)
                                  job->scratch);
 }
 
-struct world {
-    const struct bench_options *options;
-    uint8_t *memory; /* DRAM_BYTES of random bits */
-    uint8_t *bf16;   /* as many scales as any matrix has */
-    uint8_t *e8m0;   /* the same of MXFP4 */
-    float *x, *y;
-    struct act8 act;
-    void *scratch;
-};
-
 static void fill_memory(uint8_t *memory, struct rng *rng)
 {
     for (size_t i = 0; i < DRAM_BYTES; i += 8) {
@@ -241,9 +225,9 @@ static void fill_memory(uint8_t *memory, struct rng *rng)
     }
 }
 
-static struct world make_world(const struct bench_options *o, uint64_t seed)
+static struct world make_world(const struct bench_options *o, uint64_t seed, int *n_wrong)
 {
-    struct world w = {.options = o};
+    struct world w = {.options = o, .seed = seed, .n_wrong = n_wrong};
     struct rng rng = {seed};
     struct kernels k;
     size_t n = (size_t)MAX_TOKENS * COLS, scales = (size_t)DRAM_BYTES / 8;
@@ -317,97 +301,17 @@ static void bench_matmul(const struct world *world, const struct kernels *k, con
                          enum wtype type, bool i8)
 {
     static const uint16_t token_counts[] = {1, 8, 64, 512};
+    const char *slot = i8 ? "matmul_i8" : "matmul_f32";
     char name[96];
-    snprintf(name, sizeof name, "%s/%s %s", i8 ? "matmul_i8" : "matmul_f32", wtype_name(type), set);
-    if (!wanted(world->options, name) || (i8 && !k->matmul_i8[type])) return;
+    snprintf(name, sizeof name, "%s/%s %s", slot, wtype_name(type), set);
+    if (i8 && !k->matmul_i8[type]) return;
+    if (!may_measure(world, k, slot, type, name)) return;
     bench_product(world, k, name, (struct case_of_product){type, i8, true, 1});
     for (size_t i = 0; i < COUNT_OF(token_counts); i++)
         bench_product(world, k, name, (struct case_of_product){type, i8, false, token_counts[i]});
 }
 
-enum { REPEATS = 256, HEAD = 128, KV_HEAD = 256, SHARING = 8, EXPERTS = 256, CHOSEN = 8 };
-
-static void run_rms_norm(const struct job *job)
-{
-    const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++) job->k->rms_norm(w->x, w->x + COLS, COLS, 1e-6f, w->y);
-}
-
-static void run_swiglu(const struct job *job)
-{
-    const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++) job->k->swiglu(w->x, w->x + COLS, COLS, w->y);
-}
-
-static void run_conv_silu(const struct job *job)
-{
-    const struct world *w = job->operands;
-    const float *rows[4] = {w->x, w->x + COLS, w->x + 2 * COLS, w->x + 3 * COLS};
-    for (int i = 0; i < REPEATS; i++) job->k->conv_silu(rows, w->x + 4 * COLS, 4, COLS, w->y);
-}
-
-static void run_quantize(const struct job *job)
-{
-    const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++)
-        job->k->quantize_act8(w->x, COLS, w->act.q, w->act.scale, w->act.sum);
-}
-
-static void run_f16(const struct job *job)
-{
-    const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++) job->k->f32_to_f16_row(w->x, COLS, (uint16_t *)w->y);
-}
-
-static void run_weighted_sum(const struct job *job)
-{
-    const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++)
-        job->k->weighted_sum(w->x, COLS, w->x + 8 * COLS, CHOSEN, COLS, w->y);
-}
-
-static void run_top_k(const struct job *job)
-{
-    const struct world *w = job->operands;
-    int32_t ids[CHOSEN];
-    float weights[CHOSEN];
-    for (int i = 0; i < REPEATS; i++)
-        job->k->softmax_top_k(w->x, EXPERTS, CHOSEN, true, ids, weights, w->y);
-}
-
-static void run_sigmoid_top_k(const struct job *job)
-{
-    const struct world *w = job->operands;
-    int32_t ids[CHOSEN];
-    float weights[CHOSEN];
-    struct sigmoid_choice how = {w->x + EXPERTS, CHOSEN, 8, 4, true, 2.5f};
-    for (int i = 0; i < REPEATS; i++)
-        job->k->sigmoid_top_k(w->x, EXPERTS, &how, ids, weights, w->y);
-}
-
-static void run_delta(const struct job *job)
-{
-    const struct world *w = job->operands;
-    const float gates[2] = {0.9f, 0.01f};
-    const struct delta_tokens x = {.q = w->x,
-                                   .k = w->x + HEAD,
-                                   .v = w->x + 2 * HEAD,
-                                   .g = gates,
-                                   .b = gates + 1,
-                                   .out = w->y + HEAD * HEAD,
-                                   .n = 1};
-    for (int i = 0; i < REPEATS; i++) job->k->delta_net(w->y, w->y, &x, HEAD, HEAD);
-}
-
-static void run_decay(const struct job *job)
-{
-    const struct world *w = job->operands;
-    for (int i = 0; i < REPEATS; i++)
-        job->k->decay_beta(w->x, w->x + 32, w->x + 64, w->x + 96, 32, w->y, w->y + 32);
-}
-
-/* Blocks [row0, row1) of keys and values, which follow each other in memory. */
-static void run_blocks_f16(const struct job *job)
+void run_blocks_f16(const struct job *job)
 {
     const struct world *w = job->operands;
     const size_t half = ATTENTION_BLOCK * KV_HEAD;
@@ -421,7 +325,7 @@ static void run_blocks_f16(const struct job *job)
     }
 }
 
-static void run_blocks_f32(const struct job *job)
+void run_blocks_f32(const struct job *job)
 {
     const struct world *w = job->operands;
     const size_t half = ATTENTION_BLOCK * KV_HEAD;
@@ -435,14 +339,61 @@ static void run_blocks_f32(const struct job *job)
     }
 }
 
-static void repeat_block_f16(const struct job *job)
+static void bench_matmul_f32(const struct world *world, const struct kernels *k, const char *set,
+                             enum wtype type)
 {
-    for (int i = 0; i < REPEATS; i++) run_blocks_f16(job);
+    bench_matmul(world, k, set, type, false);
 }
 
-static void repeat_block_f32(const struct job *job)
+static void bench_matmul_i8(const struct world *world, const struct kernels *k, const char *set,
+                            enum wtype type)
 {
-    for (int i = 0; i < REPEATS; i++) run_blocks_f32(job);
+    bench_matmul(world, k, set, type, true);
+}
+
+static void run_matmul_t_f32(const struct job *job)
+{
+    const struct products *p = job->operands;
+    job->k->matmul_t_f32[p->w.type](&p->w, job->row0, job->row1, p->x, CACHED_ROWS, job->n, p->y,
+                                    p->ldy, job->scratch);
+}
+
+static void run_dequant_row(const struct job *job)
+{
+    const struct products *p = job->operands;
+    for (uint32_t row = job->row0; row < job->row1; row++)
+        job->k->dequant_row[p->w.type](&p->w, row, p->y + (size_t)row * COLS);
+}
+
+/* Of a matrix in cache, split over `rows` of it, or over its columns. */
+static void bench_cached(const struct world *world, const struct kernels *k, const char *set,
+                         const char *slot, enum wtype type, struct job job, double operations)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s/%s %s", slot, wtype_name(type), set);
+    if (!may_measure(world, k, slot, type, name)) return;
+    struct products p = {.x = world->x, .act = world->act, .y = world->y, .ldy = COLS};
+    p.w = matrix_of(world, type, CACHED_ROWS);
+    set_block_scales(world, type);
+    job.k = k;
+    job.operands = &p;
+    job.scratch = world->scratch;
+    print_result(world->options, name, "cache", job.n, measure(&job, world->options->threads),
+                 (double)wmat_bytes(&p.w), operations);
+}
+
+static void bench_matmul_t_f32(const struct world *world, const struct kernels *k, const char *set,
+                               enum wtype type)
+{
+    const struct job job = {.run = run_matmul_t_f32, .row1 = COLS, .n = 1};
+    bench_cached(world, k, set, "matmul_t_f32", type, job, 2.0 * CACHED_ROWS * COLS);
+}
+
+static void bench_dequant_row(const struct world *world, const struct kernels *k, const char *set,
+                              enum wtype type)
+{
+    const struct job job = {.run = run_dequant_row, .row1 = CACHED_ROWS, .n = 1};
+    bench_cached(world, k, set, "dequant_row", type, job, (double)CACHED_ROWS * COLS);
 }
 
 /* Query heads of one token over as many positions as the memory holds. */
@@ -457,54 +408,13 @@ static void bench_attention(const struct world *world, const struct kernels *k, 
     for (size_t i = 0; i < COUNT_OF(formats); i++) {
         char name[96];
         snprintf(name, sizeof name, "%s %s", formats[i].name, set);
-        if (!wanted(world->options, name)) continue;
+        if (!may_measure(world, k, formats[i].name, 0, name)) continue;
         uint32_t blocks = DRAM_BYTES / formats[i].bytes;
         const double bytes = (double)blocks * formats[i].bytes;
         struct job job = {formats[i].run, k, world, 0, blocks, 1, world->scratch, 1};
         print_result(world->options, name, "memory", 1,
                      measure_beside_read(&job, world->memory, bytes, world->options->threads),
                      bytes, (double)blocks * SHARING * ATTENTION_BLOCK * KV_HEAD * 4.0);
-    }
-}
-
-/* In cache, one thread. */
-static const struct row_bench {
-    const char *name;
-    void (*run)(const struct job *job);
-    double bytes, operations; /* per call */
-} row_benches[] = {
-    {"rms_norm", run_rms_norm, COLS * 12.0, COLS * 4.0},
-    {"swiglu", run_swiglu, COLS * 12.0, COLS * 4.0},
-    {"conv_silu", run_conv_silu, COLS * 36.0, COLS * 11.0},
-    {"quantize_act8", run_quantize, COLS * 5.0, COLS * 3.0},
-    {"f32_to_f16_row", run_f16, COLS * 6.0, COLS},
-    {"weighted_sum", run_weighted_sum, COLS * 36.0, COLS * 16.0},
-    {"softmax_top_k", run_top_k, EXPERTS * 4.0, EXPERTS *(double)CHOSEN},
-    {"sigmoid_top_k", run_sigmoid_top_k, EXPERTS * 8.0, EXPERTS *(double)CHOSEN},
-    {"delta_net", run_delta, HEAD *HEAD * 8.0, HEAD *HEAD * 7.0},
-    {"decay_beta", run_decay, 32 * 24.0, 32 * 10.0},
-    {"attention_block_f16", repeat_block_f16, ATTENTION_BLOCK *KV_HEAD * 4.0,
-     SHARING *ATTENTION_BLOCK *KV_HEAD * 4.0},
-    {"attention_block_f32", repeat_block_f32, ATTENTION_BLOCK *KV_HEAD * 8.0,
-     SHARING *ATTENTION_BLOCK *KV_HEAD * 4.0},
-};
-
-static void bench_rows(const struct world *world, const struct kernels *k, const char *set)
-{
-    for (size_t i = 0; i < COUNT_OF(row_benches); i++) {
-        const struct row_bench *b = &row_benches[i];
-        char name[96];
-        snprintf(name, sizeof name, "%s %s", b->name, set);
-        if (!wanted(world->options, name)) continue;
-        memset(world->y, 0, (HEAD * HEAD + HEAD) * sizeof(float));
-        struct job job = {b->run, k, world, 0, 1, 1, world->scratch, 1};
-        struct result r = measure(&job, 1);
-        r = (struct result){.median = r.median / REPEATS,
-                            .low = r.low / REPEATS,
-                            .high = r.high / REPEATS,
-                            .best = r.best / REPEATS,
-                            .hz = r.hz};
-        print_result(world->options, name, "cache", 1, r, b->bytes, b->operations);
     }
 }
 
@@ -538,13 +448,58 @@ static void print_accuracy(const struct world *world, const struct kernels *k)
     }
 }
 
-void bench_run(const struct bench_options *options, uint64_t seed)
+/* The machine's own name of its processor; "unknown" where it has none. */
+static void processor_name(char *out, size_t cap)
 {
-    static const char *const levels[] = {"scalar", "avx2",       "avxvnni",
-                                         "avx512", "avx512vnni", "neon"};
-    struct world world = make_world(options, seed);
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    char line[256];
+    snprintf(out, cap, "unknown");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *value = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !value) continue;
+        snprintf(out, cap, "%.*s", (int)strcspn(value + 2, "\n"), value + 2);
+        break;
+    }
+    if (f) fclose(f);
+    for (char *c = out; *c; c++)
+        if (*c == '"' || *c == '\\' || (unsigned char)*c < 0x20) *c = ' ';
+}
+
+static void print_machine(const struct bench_options *o, uint64_t seed)
+{
+    char name[128], sets[64];
+    processor_name(name, sizeof name);
+    cpu_describe(cpu_detect(), sets, sizeof sets);
+    printf(o->json ? "{\"processor\": \"%s\", \"sets\": \"%s\", \"threads\": %u, \"seed\": %llu}\n"
+                   : "# %s, %s, %u threads, seed %llu\n",
+           name, sets, o->threads, (unsigned long long)seed);
+}
+
+static void bench_level(const struct world *world, const char *level, const struct kernels *k)
+{
+#define K(ret, name, params)
+#define KW(ret, name, params)                                                                      \
+    for (int type = 0; type < WTYPE_COUNT; type++) bench_##name(world, k, level, (enum wtype)type);
+#include "kernel/kernel.def"
+#undef K
+#undef KW
+    bench_rows(world, k, level);
+    bench_attention(world, k, level);
+}
+
+int bench_run(const struct bench_options *options, uint64_t seed)
+{
+    static const char *const levels[] = {
+        "scalar",
+#define F(name, bit, text) text,
+#include "kernel/cpu.def"
+#undef F
+    };
+    int n_wrong = 0;
+    struct world world = make_world(options, seed, &n_wrong);
     struct kernels last;
     kernels_init(&last, cpu_detect());
+    print_machine(options, seed);
     if (!options->json) print_accuracy(&world, &last);
     struct job stream = reading_of(world.memory);
     print_result(options, "streaming read", "memory", 1, measure(&stream, options->threads),
@@ -557,11 +512,7 @@ void bench_run(const struct bench_options *options, uint64_t seed)
         if (features == before || (i > 0 && features == 0)) continue;
         before = features;
         kernels_init(&k, features);
-        for (int type = 0; type < WTYPE_COUNT; type++)
-            bench_matmul(&world, &k, levels[i], (enum wtype)type, false);
-        for (int type = 0; type < WTYPE_COUNT; type++)
-            bench_matmul(&world, &k, levels[i], (enum wtype)type, true);
-        bench_rows(&world, &k, levels[i]);
-        bench_attention(&world, &k, levels[i]);
+        bench_level(&world, levels[i], &k);
     }
+    return n_wrong;
 }

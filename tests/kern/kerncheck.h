@@ -136,6 +136,9 @@ struct bench_options {
     char *const *globs;
     int n_globs;
 };
-void bench_run(const struct bench_options *options, uint64_t seed);
+/* How many versions were wrong, and so not measured. */
+int bench_run(const struct bench_options *options, uint64_t seed);
+/* kerncheck.c: whether the slot's check accepts what is in it; prints to stderr why it does not. */
+bool kernel_accepted(const char *name, enum wtype type, const struct kernels *k, uint64_t seed);
 
 #endif
