@@ -20,8 +20,10 @@ struct rows {
 
 #if defined(__AVX512VNNI__)
 #define DPBUSD _mm256_dpbusd_epi32
+#define DPWSSD _mm256_dpwssd_epi32
 #elif defined(__AVXVNNI__)
 #define DPBUSD _mm256_dpbusd_avx_epi32
+#define DPWSSD _mm256_dpwssd_avx_epi32
 #endif
 
 #define SET16 _mm256_set1_epi16
@@ -49,33 +51,26 @@ INLINE __m128i load_4(const uint8_t *p)
 #define FOLD_32(add, a, b) add(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b))
 #define FOLD_64(add, a, b) add(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b))
 
-/*
- * Four rows to one vector: lane i and lane i + 4 hold the half sums of row i. Of 16-bit sums, wide:
- * their four-fold sums need more than that.
- */
-INLINE __m256i fold_four(const __m256i *v, bool is_short, bool wide)
+/* Four rows to one vector: lane i and lane i + 4 hold the half sums of row i. */
+INLINE __m256i fold_four(const __m256i *v, bool is_short)
 {
-    const __m256i one = SET16(1);
     if (!is_short) {
         __m256i a = FOLD_32(_mm256_add_epi32, v[0], v[1]);
         return FOLD_64(_mm256_add_epi32, a, FOLD_32(_mm256_add_epi32, v[2], v[3]));
     }
     __m256i a = FOLD_32(_mm256_add_epi16, v[0], v[1]), b = FOLD_32(_mm256_add_epi16, v[2], v[3]);
-    if (!wide) return _mm256_madd_epi16(FOLD_64(_mm256_add_epi16, a, b), one);
-    a = _mm256_madd_epi16(a, one);
-    b = _mm256_madd_epi16(b, one);
-    return FOLD_64(_mm256_add_epi32, a, b);
+    return _mm256_madd_epi16(FOLD_64(_mm256_add_epi16, a, b), SET16(1));
 }
 
-/* Word k of a lane: the 2 * bits bits of values 2k and 2k + 1 moved to its top. */
-INLINE __m256i gather_pairs(__m256i v, uint32_t bits, int high_base)
+/* Word k of a lane: `width` bits from bit k * width of its bytes on moved to its top. */
+INLINE __m256i gather_fields(__m256i v, uint32_t width, int high_base)
 {
-#define BYTE(k) ((int)(2 * bits * (k) / 8))
+#define BYTE(k) ((int)(width * (k) / 8))
 #define TWO(base, k) (char)((base) + BYTE(k)), (char)((base) + BYTE(k) + 1)
 #define LANE(base)                                                                                 \
     TWO(base, 0), TWO(base, 1), TWO(base, 2), TWO(base, 3), TWO(base, 4), TWO(base, 5),            \
         TWO(base, 6), TWO(base, 7)
-#define UP(k) (short)(1 << (16 - 2 * bits - 2 * bits * (k) % 8))
+#define UP(k) (short)(1 << (16 - width - width * (k) % 8))
     const __m256i pick = _mm256_setr_epi8(LANE(0), LANE(high_base));
     const __m256i up = _mm256_setr_epi16(UP(0), UP(1), UP(2), UP(3), UP(4), UP(5), UP(6), UP(7),
                                          UP(0), UP(1), UP(2), UP(3), UP(4), UP(5), UP(6), UP(7));
@@ -86,35 +81,55 @@ INLINE __m256i gather_pairs(__m256i v, uint32_t bits, int high_base)
     return _mm256_mullo_epi16(_mm256_shuffle_epi8(v, pick), up);
 }
 
-/* 32 values of 2, 3, 5 or 6 bits as bytes; reads their 4 * bits bytes only. */
-INLINE __m256i unpack_row(const uint8_t *p, uint32_t bits)
+/* Values of 3, 5 or 6 bits that a word takes together. */
+INLINE uint32_t values_per_field(uint32_t bits)
 {
-    const int mask = (1 << bits) - 1;
-    __m256i v;
-    switch (bits) {
-    case 2: v = gather_pairs(_mm256_broadcastq_epi64(load_8(p)), bits, 4); break;
-    case 3: {
-        __m256i low = _mm256_castsi128_si256(load_8(p));
-        v = gather_pairs(_mm256_inserti128_si256(low, load_8(p + 4), 1), bits, 2);
-        break;
-    }
-    case 5: v = gather_pairs(load_pair(p, p + 4), bits, 6); break;
-    default: v = gather_pairs(load_pair(p, p + 8), bits, 4);
-    }
-    __m256i even = _mm256_and_si256(_mm256_srli_epi16(v, 16 - 2 * (int)bits), SET16((short)mask));
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi16(v, 8 - (int)bits), SET16((short)(mask << 8)));
-    return _mm256_or_si256(even, odd);
+    return bits == 3 ? 4 : 2;
 }
 
-/* Sums of one row's 32 values with their activations: 8 of 32 bits, or 16 of 16 bits. */
-INLINE __m256i dot_row(const uint8_t *p, const int8_t *x, uint32_t bits)
+/*
+ * Fields of values v0, v1, ..., which need not be taken apart: with q(i) the field without its
+ * lowest i values, v(i) = q(i) - 2^bits q(i + 1), so that the sum of v(i) x(i) is that of q(i)
+ * times x(i) - 2^bits x(i - 1), and these are small enough for 16 bits. x: one vector for each i.
+ */
+INLINE __m256i dot_fields(__m256i fields, const __m256i *x, uint32_t bits)
+{
+    const uint32_t each = values_per_field(bits);
+    __m256i sum = _mm256_madd_epi16(_mm256_srli_epi16(fields, (int)(16 - each * bits)), x[0]);
+    UNROLL
+    for (uint32_t i = 1; i < each; i++) {
+        __m256i q = _mm256_srli_epi16(fields, (int)(16 - (each - i) * bits));
+#if HAS_DPBUSD
+        sum = DPWSSD(sum, q, x[i]);
+#else
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(q, x[i]));
+#endif
+    }
+    return sum;
+}
+
+/* Two groups of 3 bits, one in each lane, or one of 5 or 6 bits. */
+INLINE __m256i dot_row_fields(const uint8_t *p, const __m256i *x, uint32_t bits)
+{
+    __m256i v = bits == 5 ? gather_fields(load_pair(p, p + 4), 10, 6)
+                          : gather_fields(load_pair(p, p + 8), 12, 4);
+    return dot_fields(v, x, bits);
+}
+
+/* A last group of 3 bits. */
+INLINE __m256i dot_row_3(const uint8_t *p, const __m256i *x)
+{
+    __m128i v = _mm_unpacklo_epi64(load_8(p), load_4(p + 8));
+    return dot_fields(gather_fields(_mm256_zextsi128_si256(v), 12, 0), x, 3);
+}
+
+/* Sums of one row's 32 values of 8 bits with their activations: 8 of 32 bits. */
+INLINE __m256i dot_row_8(const uint8_t *p, const int8_t *x)
 {
     __m256i v = _mm256_loadu_si256((const void *)x);
 #if HAS_DPBUSD
-    __m256i w = bits == 8 ? _mm256_loadu_si256((const void *)p) : unpack_row(p, bits);
-    return DPBUSD(_mm256_setzero_si256(), w, v);
+    return DPBUSD(_mm256_setzero_si256(), _mm256_loadu_si256((const void *)p), v);
 #else
-    if (bits != 8) return _mm256_maddubs_epi16(unpack_row(p, bits), v);
     /* 16-bit activations in two halves */
     __m256i low = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
     __m256i high = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(p + 16)));
@@ -123,6 +138,47 @@ INLINE __m256i dot_row(const uint8_t *p, const int8_t *x, uint32_t bits)
     return _mm256_add_epi32(low, high);
 #endif
 }
+
+/* The sums of four groups of 2 bits, one in each 64 bits; x: of every fourth value. */
+INLINE __m256i dot_row_2(__m256i packed, const __m256i x[4])
+{
+    const __m256i mask = _mm256_set1_epi8(3);
+    __m256i sum = _mm256_setzero_si256();
+    UNROLL
+    for (uint32_t i = 0; i < 4; i++) {
+        __m256i v = _mm256_and_si256(_mm256_srli_epi16(packed, 2 * (int)i), mask);
+#if HAS_DPBUSD
+        sum = DPBUSD(sum, v, x[i]);
+#else
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(v, x[i]));
+#endif
+    }
+    return sum;
+}
+
+#define SHUFFLE(a, b, order)                                                                       \
+    _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), (order)))
+
+/* Rows with a group in each 64 bits to groups with a row in each lane. */
+INLINE void fold_groups(const __m256i v[ROWS], __m256i idot[4])
+{
+    __m256i pairs[4]; /* in the low lane groups 0 and 1 of a row, then of the next; then 2 and 3 */
+    UNROLL
+    for (uint32_t i = 0; i < 4; i++) {
+        __m256i even = SHUFFLE(v[2 * i], v[2 * i + 1], 0x88);
+        __m256i odd = SHUFFLE(v[2 * i], v[2 * i + 1], 0xdd);
+        pairs[i] = HAS_DPBUSD ? _mm256_add_epi32(even, odd)
+                              : _mm256_madd_epi16(_mm256_add_epi16(even, odd), SET16(1));
+    }
+    __m256i even[2] = {SHUFFLE(pairs[0], pairs[1], 0x88), SHUFFLE(pairs[2], pairs[3], 0x88)};
+    __m256i odd[2] = {SHUFFLE(pairs[0], pairs[1], 0xdd), SHUFFLE(pairs[2], pairs[3], 0xdd)};
+    idot[0] = _mm256_permute2x128_si256(even[0], even[1], 0x20);
+    idot[1] = _mm256_permute2x128_si256(odd[0], odd[1], 0x20);
+    idot[2] = _mm256_permute2x128_si256(even[0], even[1], 0x31);
+    idot[3] = _mm256_permute2x128_si256(odd[0], odd[1], 0x31);
+}
+
+#undef SHUFFLE
 
 /* The sums of 64 values of 4 bits: those of the first 32 in the low half. */
 INLINE __m256i dot_row_4(__m256i packed, __m256i even, __m256i odd)
@@ -137,16 +193,17 @@ INLINE __m256i dot_row_4(__m256i packed, __m256i even, __m256i odd)
 #endif
 }
 
-/* Whether sums of 32 values are of 16 bits. */
-INLINE bool sums_are_short(uint32_t bits)
+/* Activation groups that a step takes at once where there are as many. */
+INLINE uint32_t groups_per_step(uint32_t bits)
 {
-    return !HAS_DPBUSD && bits != 8;
+    return bits == 2 ? 4 : 2;
 }
 
 /* Bytes of ordered activations per group of 32. */
 INLINE uint32_t ordered_bytes(uint32_t bits)
 {
-    return bits == 8 && !HAS_DPBUSD ? 64 : 32;
+    bool words = bits == 3 || bits == 5 || bits == 6 || (bits == 8 && !HAS_DPBUSD);
+    return words ? 64 : 32;
 }
 
 /* Row i of eight; addresses are a base and one, two, three or four strides. */
@@ -160,47 +217,80 @@ struct step {
     const uint8_t *p;
     size_t stride;
     const int8_t *x;
-    uint32_t count; /* groups of 32, 4 bits only: 1 or 2 */
+    uint32_t count; /* groups of 32 */
 };
+
+/* Vector i of the activations; of a step that is a part of a whole one, `part` bytes each. */
+INLINE __m256i acts_of(const struct step *s, uint32_t i, uint32_t part)
+{
+    if (part == 32) return _mm256_loadu_si256((const void *)(s->x + i * 32));
+    if (part == 16) return _mm256_zextsi128_si256(_mm_loadu_si128((const void *)(s->x + i * 16)));
+    return _mm256_zextsi128_si256(load_8((const uint8_t *)s->x + i * 8));
+}
 
 INLINE __m256i sums_of(const struct step *s, uint32_t row, uint32_t bits)
 {
     const uint8_t *p = row_of(s->p, s->stride, row);
-    if (bits != 4) return dot_row(p, s->x, bits);
-    if (s->count == 2)
-        return dot_row_4(_mm256_loadu_si256((const void *)p),
-                         _mm256_loadu_si256((const void *)s->x),
-                         _mm256_loadu_si256((const void *)(s->x + 32)));
-    /* the last 32 of a row: their even values, then the odd ones */
-    return dot_row_4(_mm256_zextsi128_si256(_mm_loadu_si128((const void *)p)),
-                     _mm256_zextsi128_si256(_mm_loadu_si128((const void *)s->x)),
-                     _mm256_zextsi128_si256(_mm_loadu_si128((const void *)(s->x + 16))));
+    if (bits == 8) return dot_row_8(p, s->x);
+    const bool whole = s->count == groups_per_step(bits) || bits == 5 || bits == 6;
+    const uint32_t part = whole ? 32 : bits == 2 ? 8 : 16;
+    const uint32_t n_acts = bits <= 3 ? 4 : 2;
+    __m256i x[4];
+    UNROLL
+    for (uint32_t i = 0; i < n_acts; i++) x[i] = acts_of(s, i, part);
+    if (bits == 4)
+        return dot_row_4(whole ? _mm256_loadu_si256((const void *)p)
+                               : _mm256_zextsi128_si256(_mm_loadu_si128((const void *)p)),
+                         x[0], x[1]);
+    if (bits == 2)
+        return dot_row_2(
+            whole ? _mm256_loadu_si256((const void *)p) : _mm256_zextsi128_si256(load_8(p)), x);
+    return whole ? dot_row_fields(p, x, bits) : dot_row_3(p, x);
 }
 
 INLINE __m256i four_rows(const struct step *s, uint32_t row, uint32_t bits)
 {
     __m256i v[4];
     UNROLL
-    for (uint32_t i = 0; i < 4; i++) v[i] = sums_of(s, row + i, bits);
-    return fold_four(v, sums_are_short(bits), bits == 6);
+    for (uint32_t i = 0; i < 4; i++) {
+        v[i] = sums_of(s, row + i, bits);
+        if (bits == 3 || bits == 5) PIN(v[i]);
+    }
+    return fold_four(v, !HAS_DPBUSD && bits == 4);
+}
+
+INLINE void eight_rows_2(const struct step *s, __m256i idot[4])
+{
+    __m256i v[ROWS];
+    UNROLL
+    for (uint32_t i = 0; i < ROWS; i++) {
+        v[i] = sums_of(s, i, 2);
+        PIN(v[i]);
+    }
+    fold_groups(v, idot);
 }
 
 /*
- * The exact products of activation groups a and, where count is 2, a + 1 of all rows; x: ordered.
- * bits and count are constants at every call.
+ * The exact products of activation groups a .. a + count - 1 of all rows, count being one or
+ * groups_per_step(); x: ordered. bits and count are constants at every call. Of 2 bits all four
+ * results are written.
  */
 INLINE void dot_groups(const struct rows *rows, const int8_t *x, uint32_t a, uint32_t count,
-                       uint32_t bits, __m256i idot[2])
+                       uint32_t bits, __m256i idot[4])
 {
     struct step s = {.p = rows->data + (size_t)a * bits * 4,
                      .stride = rows->stride,
                      .x = x + (size_t)a * ordered_bytes(bits),
                      .count = count};
+    if (bits == 2) {
+        eight_rows_2(&s, idot);
+        return;
+    }
     for (uint32_t j = 0; j < count; j++) {
         __m256i first = four_rows(&s, 0, bits), last = four_rows(&s, 4, bits);
         __m256i low = _mm256_permute2x128_si256(first, last, 0x20);
         __m256i high = _mm256_permute2x128_si256(first, last, 0x31);
-        if (bits == 4) {
+        if (bits == 3 || bits == 4) {
             idot[0] = low;
             idot[1] = high;
             return;
@@ -211,27 +301,108 @@ INLINE void dot_groups(const struct rows *rows, const int8_t *x, uint32_t a, uin
     }
 }
 
-/* Activations of a row as dot_groups() wants them. */
-INLINE void order_row(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *out)
+/* Byte k of t[j]: value 4 k + j of n values, 32 or 64. */
+INLINE void part_quads(const int8_t *x, uint32_t n, __m128i t[4])
+{
+    const __m128i quads = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m128i v[4];
+    for (uint32_t i = 0; i < 4; i++)
+        v[i] = 16 * i < n ? _mm_shuffle_epi8(_mm_loadu_si128((const void *)(x + 16 * i)), quads)
+                          : _mm_setzero_si128();
+    __m128i a = _mm_unpacklo_epi32(v[0], v[1]), b = _mm_unpacklo_epi32(v[2], v[3]);
+    __m128i c = _mm_unpackhi_epi32(v[0], v[1]), d = _mm_unpackhi_epi32(v[2], v[3]);
+    t[0] = _mm_unpacklo_epi64(a, b);
+    t[1] = _mm_unpackhi_epi64(a, b);
+    t[2] = _mm_unpacklo_epi64(c, d);
+    t[3] = _mm_unpackhi_epi64(c, d);
+}
+
+/* Every fourth value of 128 at a time, of 32 at the end. */
+INLINE void order_row_2(const int8_t *x, uint32_t cols, int8_t *out)
+{
+    __m128i t[4];
+    uint32_t i = 0;
+    for (; i + 128 <= cols; i += 128)
+        for (uint32_t half = 0; half < 2; half++) {
+            part_quads(x + i + half * 64, 64, t);
+            for (uint32_t j = 0; j < 4; j++)
+                _mm_storeu_si128((void *)(out + i + j * 32 + half * 16), t[j]);
+        }
+    for (; i < cols; i += 32) {
+        part_quads(x + i, 32, t);
+        for (uint32_t j = 0; j < 4; j++) _mm_storel_epi64((void *)(out + i + j * 8), t[j]);
+    }
+}
+
+/* As dot_fields() wants them, of 64 values at a time, of 32 at the end. */
+INLINE void order_row_3(const int8_t *x, uint32_t cols, int8_t *out)
+{
+    for (uint32_t i = 0, n; i < cols; i += n) {
+        __m128i t[4];
+        __m256i before = _mm256_setzero_si256();
+        n = i + 64 <= cols ? 64 : 32;
+        part_quads(x + i, n, t);
+        for (uint32_t j = 0; j < 4; j++) {
+            __m256i v = _mm256_cvtepi8_epi16(t[j]);
+            __m256i d = _mm256_sub_epi16(v, _mm256_slli_epi16(before, 3));
+            int8_t *to = out + 2 * i + j * (n / 2);
+            if (n == 64)
+                _mm256_storeu_si256((void *)to, d);
+            else
+                _mm_storeu_si128((void *)to, _mm256_castsi256_si128(d));
+            before = v;
+        }
+    }
+}
+
+/* As dot_fields() wants them, of 5 or 6 bits. */
+INLINE void order_row_pairs(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *out)
+{
+    for (uint32_t i = 0; i < cols; i += 32) {
+        __m256i v = _mm256_loadu_si256((const void *)(x + i));
+        __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+        __m256i odd = _mm256_srai_epi16(v, 8);
+        odd = _mm256_sub_epi16(odd, _mm256_slli_epi16(even, (int)bits));
+        _mm256_storeu_si256((void *)(out + 2 * i), even);
+        _mm256_storeu_si256((void *)(out + 2 * i + 32), odd);
+    }
+}
+
+/* 16 even values, then 16 odd ones; of 64, the even values of all, then the odd. */
+INLINE void order_row_4(const int8_t *x, uint32_t cols, int8_t *out)
 {
     const __m256i split = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-    for (uint32_t i = 0; i < cols; i += 32, x += 32) {
-        __m256i v = _mm256_loadu_si256((const void *)x);
-        if (bits == 8 && !HAS_DPBUSD) {
-            __m128i low = _mm256_castsi256_si128(v), high = _mm256_extracti128_si256(v, 1);
-            _mm256_storeu_si256((void *)(out + 2 * i), _mm256_cvtepi8_epi16(low));
-            _mm256_storeu_si256((void *)(out + 2 * i + 32), _mm256_cvtepi8_epi16(high));
-        } else if (bits == 4) {
-            /* 16 even values, then 16 odd ones; of 64, the even values of all, then the odd */
-            v = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, split), 0xd8);
-            bool last = i + 32 == cols && i % 64 == 0;
-            int8_t *even = out + i / 64 * 64 + i % 64 / 2;
-            _mm_storeu_si128((void *)even, _mm256_castsi256_si128(v));
-            _mm_storeu_si128((void *)(even + (last ? 16 : 32)), _mm256_extracti128_si256(v, 1));
-        } else {
-            _mm256_storeu_si256((void *)(out + i), v);
-        }
+    for (uint32_t i = 0; i < cols; i += 32) {
+        __m256i v = _mm256_loadu_si256((const void *)(x + i));
+        v = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, split), 0xd8);
+        bool last = i + 32 == cols && i % 64 == 0;
+        int8_t *even = out + i / 64 * 64 + i % 64 / 2;
+        _mm_storeu_si128((void *)even, _mm256_castsi256_si128(v));
+        _mm_storeu_si128((void *)(even + (last ? 16 : 32)), _mm256_extracti128_si256(v, 1));
+    }
+}
+
+INLINE void order_row_8(const int8_t *x, uint32_t cols, int8_t *out)
+{
+#if HAS_DPBUSD
+    memcpy(out, x, cols);
+#else
+    for (uint32_t i = 0; i < cols; i += 16)
+        _mm256_storeu_si256((void *)(out + 2 * i),
+                            _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(x + i))));
+#endif
+}
+
+/* Activations of a row as dot_groups() wants them. */
+INLINE void order_row(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *out)
+{
+    switch (bits) {
+    case 2: order_row_2(x, cols, out); break;
+    case 3: order_row_3(x, cols, out); break;
+    case 4: order_row_4(x, cols, out); break;
+    case 8: order_row_8(x, cols, out); break;
+    default: order_row_pairs(x, cols, bits, out);
     }
 }
 
@@ -239,6 +410,7 @@ INLINE void order_row(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *out
 #undef FOLD_64
 #undef SET16
 #undef DPBUSD
+#undef DPWSSD
 
 /* bf16 [8 rows][8 groups] to f32 [8 groups][8 rows]. */
 INLINE void turn_bf16_8x8(const uint8_t *p, size_t stride, float *out)

@@ -124,10 +124,10 @@ INLINE void prefetch_meta(const struct rows *rows)
     prefetch(rows->biases + bytes, bytes);
 }
 
-INLINE void add_pair(struct sums *s, const struct one_token *one, const __m256i idot[2], uint32_t a,
-                     uint32_t per_group, const float **scale, const float **bias)
+INLINE void add_groups(struct sums *s, const struct one_token *one, const __m256i *idot, uint32_t a,
+                       uint32_t count, uint32_t per_group, const float **scale, const float **bias)
 {
-    for (uint32_t j = 0; j < 2; j++) {
+    for (uint32_t j = 0; j < count; j++) {
         bool last = (a + j) % per_group == per_group - 1;
         add_group(s, idot[j], one->act_scale[a + j], one->act_sum[a + j], (a + j) % per_group == 0,
                   last, *scale, *bias);
@@ -153,18 +153,20 @@ INLINE __m256 rows_dot(const struct one_token *one, const struct rows *rows, uin
         halves_to_floats(one->scales, (size_t)one->groups * ROWS);
         halves_to_floats(one->biases, (size_t)one->groups * ROWS);
     }
-    /* A pair's float part waits until the products of the next are on their way. */
-    __m256i idot[2], next[2];
-    if (one->acts >= 2) dot_groups(rows, one->x, 0, 2, bits, next);
-    for (; a + 2 <= one->acts; a += 2) {
-        prefetch(ahead + (size_t)a * ROWS * bits * 4, 2 * ROWS * bits * 4);
-        memcpy(idot, next, sizeof idot);
-        if (a + 4 <= one->acts) dot_groups(rows, one->x, a + 2, 2, bits, next);
-        add_pair(&s, one, idot, a, per_group, &scale, &bias);
+    /* The float part of a step waits until the products of the next are on their way. */
+    const uint32_t step = groups_per_step(bits);
+    __m256i idot[4], next[4];
+    if (one->acts >= step) dot_groups(rows, one->x, 0, step, bits, next);
+    for (; a + step <= one->acts; a += step) {
+        prefetch(ahead + (size_t)a * ROWS * bits * 4, (size_t)step * ROWS * bits * 4);
+        UNROLL
+        for (uint32_t j = 0; j < step; j++) idot[j] = next[j]; /* in registers, as no memcpy() is */
+        if (a + 2 * step <= one->acts) dot_groups(rows, one->x, a + step, step, bits, next);
+        add_groups(&s, one, idot, a, step, per_group, &scale, &bias);
     }
-    if (a < one->acts) {
+    for (; a < one->acts; a++) {
         dot_groups(rows, one->x, a, 1, bits, idot);
-        add_group(&s, idot[0], one->act_scale[a], one->act_sum[a], true, true, scale, bias);
+        add_groups(&s, one, idot, a, 1, per_group, &scale, &bias);
     }
     return s.acc;
 }
