@@ -2,7 +2,7 @@
  * Products of eight rows of packed weights with one row of activations, for bandwidth: each weight
  * is read once, in order, and used where it lies. A row's bytes meet the activations of the same
  * places in one vector; the eight vectors of partial sums are then added up into one that has a row
- * in each lane. 256 bits at every instruction set.
+ * in each lane. A vector of 256 bits takes one row, one of 512 bits a row and the fourth after it.
  */
 #ifndef SLUICE_KERNEL_DOT_ROWS_H
 #define SLUICE_KERNEL_DOT_ROWS_H
@@ -19,14 +19,35 @@ struct rows {
 };
 
 #if defined(__AVX512VNNI__)
-#define DPBUSD _mm256_dpbusd_epi32
-#define DPWSSD _mm256_dpwssd_epi32
+#define DPBUSD _mm512_dpbusd_epi32
+#define DPWSSD _mm512_dpwssd_epi32
 #elif defined(__AVXVNNI__)
 #define DPBUSD _mm256_dpbusd_avx_epi32
 #define DPWSSD _mm256_dpwssd_avx_epi32
 #endif
 
-#define SET16 _mm256_set1_epi16
+#if defined(__AVX512F__)
+#define V(op) _mm512_##op
+#define SHUFFLE(a, b, order)                                                                       \
+    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), (order)))
+#else
+#define V(op) _mm256_##op
+#define SHUFFLE(a, b, order)                                                                       \
+    _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), (order)))
+#endif
+
+/* Rows of a vector, and vectors of ROWS. */
+enum { VECTOR_ROWS = LANES / 8, ROW_VECTORS = ROWS / VECTOR_ROWS };
+
+/* The same for each row of a vector. */
+INLINE vi for_rows(__m256i v)
+{
+#if defined(__AVX512F__)
+    return _mm512_broadcast_i64x4(v);
+#else
+    return v;
+#endif
+}
 
 INLINE __m256i load_pair(const uint8_t *low, const uint8_t *high)
 {
@@ -47,23 +68,62 @@ INLINE __m128i load_4(const uint8_t *p)
     return _mm_cvtsi32_si128(bits);
 }
 
-/* The lanes of a and of b folded once: a's sums in the even lanes, b's in the odd ones. */
-#define FOLD_32(add, a, b) add(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b))
-#define FOLD_64(add, a, b) add(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b))
+INLINE vi srl16(vi v, uint32_t bits)
+{
+    return V(srli_epi16)(v, (int)bits);
+}
 
-/* Four rows to one vector: lane i and lane i + 4 hold the half sums of row i. */
-INLINE __m256i fold_four(const __m256i *v, bool is_short)
+/* The lanes of a and of b folded once: a's sums in the even lanes, b's in the odd ones. */
+#define FOLD_32(add, a, b) V(add)(V(unpacklo_epi32)(a, b), V(unpackhi_epi32)(a, b))
+#define FOLD_64(add, a, b) V(add)(V(unpacklo_epi64)(a, b), V(unpackhi_epi64)(a, b))
+
+/* Four rows to one vector: of each 256 bits lane i and lane i + 4 hold the half sums of row i. */
+INLINE vi fold_four(const vi *v, bool is_short)
 {
     if (!is_short) {
-        __m256i a = FOLD_32(_mm256_add_epi32, v[0], v[1]);
-        return FOLD_64(_mm256_add_epi32, a, FOLD_32(_mm256_add_epi32, v[2], v[3]));
+        vi a = FOLD_32(add_epi32, v[0], v[1]);
+        return FOLD_64(add_epi32, a, FOLD_32(add_epi32, v[2], v[3]));
     }
-    __m256i a = FOLD_32(_mm256_add_epi16, v[0], v[1]), b = FOLD_32(_mm256_add_epi16, v[2], v[3]);
-    return _mm256_madd_epi16(FOLD_64(_mm256_add_epi16, a, b), SET16(1));
+    vi a = FOLD_32(add_epi16, v[0], v[1]), b = FOLD_32(add_epi16, v[2], v[3]);
+    return V(madd_epi16)(FOLD_64(add_epi16, a, b), V(set1_epi16)(1));
+}
+
+/* Rows in the order of the lanes: the low lanes of 256 bits and the high ones, by themselves. */
+INLINE void part_lanes(const vi *v, __m256i *low, __m256i *high)
+{
+#if defined(__AVX512F__)
+    vi parted = _mm512_shuffle_i64x2(v[0], v[0], 0xd8);
+    *low = _mm512_castsi512_si256(parted);
+    *high = _mm512_extracti64x4_epi64(parted, 1);
+#else
+    *low = _mm256_permute2x128_si256(v[0], v[1], 0x20);
+    *high = _mm256_permute2x128_si256(v[0], v[1], 0x31);
+#endif
+}
+
+/* Rows with a group in each 64 bits to groups with a row in each lane. */
+INLINE void fold_groups(const vi v[ROW_VECTORS], __m256i idot[4])
+{
+    /* of 256 bits in the low lane groups 0 and 1 of a row, then of the next; then 2 and 3 */
+    vi pairs[ROW_VECTORS / 2], even[ROW_VECTORS / 4], odd[ROW_VECTORS / 4];
+    UNROLL
+    for (uint32_t i = 0; i < ROW_VECTORS / 2; i++) {
+        vi first = SHUFFLE(v[2 * i], v[2 * i + 1], 0x88);
+        vi last = SHUFFLE(v[2 * i], v[2 * i + 1], 0xdd);
+        pairs[i] = HAS_DPBUSD ? vi_add(first, last)
+                              : V(madd_epi16)(V(add_epi16)(first, last), V(set1_epi16)(1));
+    }
+    UNROLL
+    for (uint32_t i = 0; i < ROW_VECTORS / 4; i++) {
+        even[i] = SHUFFLE(pairs[2 * i], pairs[2 * i + 1], 0x88);
+        odd[i] = SHUFFLE(pairs[2 * i], pairs[2 * i + 1], 0xdd);
+    }
+    part_lanes(even, &idot[0], &idot[2]);
+    part_lanes(odd, &idot[1], &idot[3]);
 }
 
 /* Word k of a lane: `width` bits from bit k * width of its bytes on moved to its top. */
-INLINE __m256i gather_fields(__m256i v, uint32_t width, int high_base)
+INLINE vi gather_fields(vi v, uint32_t width, int high_base)
 {
 #define BYTE(k) ((int)(width * (k) / 8))
 #define TWO(base, k) (char)((base) + BYTE(k)), (char)((base) + BYTE(k) + 1)
@@ -78,118 +138,58 @@ INLINE __m256i gather_fields(__m256i v, uint32_t width, int high_base)
 #undef TWO
 #undef LANE
 #undef UP
-    return _mm256_mullo_epi16(_mm256_shuffle_epi8(v, pick), up);
-}
-
-/* Values of 3, 5 or 6 bits that a word takes together. */
-INLINE uint32_t values_per_field(uint32_t bits)
-{
-    return bits == 3 ? 4 : 2;
+    return V(mullo_epi16)(V(shuffle_epi8)(v, for_rows(pick)), for_rows(up));
 }
 
 /*
  * Fields of values v0, v1, ..., which need not be taken apart: with q(i) the field without its
  * lowest i values, v(i) = q(i) - 2^bits q(i + 1), so that the sum of v(i) x(i) is that of q(i)
  * times x(i) - 2^bits x(i - 1), and these are small enough for 16 bits. x: one vector for each i.
+ * Of 3 bits two groups, one in each lane of 256 bits, of 5 or 6 bits one.
  */
-INLINE __m256i dot_fields(__m256i fields, const __m256i *x, uint32_t bits)
+INLINE vi dot_fields(vi packed, const vi *x, uint32_t bits)
 {
-    const uint32_t each = values_per_field(bits);
-    __m256i sum = _mm256_madd_epi16(_mm256_srli_epi16(fields, (int)(16 - each * bits)), x[0]);
+    const uint32_t each = bits == 3 ? 4 : 2;
+    const vi fields = gather_fields(packed, each * bits, bits == 5 ? 6 : 4);
+    vi sum = V(madd_epi16)(srl16(fields, 16 - each * bits), x[0]);
     UNROLL
     for (uint32_t i = 1; i < each; i++) {
-        __m256i q = _mm256_srli_epi16(fields, (int)(16 - (each - i) * bits));
+        vi q = srl16(fields, 16 - (each - i) * bits);
 #if HAS_DPBUSD
         sum = DPWSSD(sum, q, x[i]);
 #else
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(q, x[i]));
+        sum = vi_add(sum, V(madd_epi16)(q, x[i]));
 #endif
     }
     return sum;
-}
-
-/* Two groups of 3 bits, one in each lane, or one of 5 or 6 bits. */
-INLINE __m256i dot_row_fields(const uint8_t *p, const __m256i *x, uint32_t bits)
-{
-    __m256i v = bits == 5 ? gather_fields(load_pair(p, p + 4), 10, 6)
-                          : gather_fields(load_pair(p, p + 8), 12, 4);
-    return dot_fields(v, x, bits);
-}
-
-/* A last group of 3 bits. */
-INLINE __m256i dot_row_3(const uint8_t *p, const __m256i *x)
-{
-    __m128i v = _mm_unpacklo_epi64(load_8(p), load_4(p + 8));
-    return dot_fields(gather_fields(_mm256_zextsi128_si256(v), 12, 0), x, 3);
-}
-
-/* Sums of one row's 32 values of 8 bits with their activations: 8 of 32 bits. */
-INLINE __m256i dot_row_8(const uint8_t *p, const int8_t *x)
-{
-    __m256i v = _mm256_loadu_si256((const void *)x);
-#if HAS_DPBUSD
-    return DPBUSD(_mm256_setzero_si256(), _mm256_loadu_si256((const void *)p), v);
-#else
-    /* 16-bit activations in two halves */
-    __m256i low = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
-    __m256i high = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(p + 16)));
-    low = _mm256_madd_epi16(low, v);
-    high = _mm256_madd_epi16(high, _mm256_loadu_si256((const void *)(x + 32)));
-    return _mm256_add_epi32(low, high);
-#endif
 }
 
 /* The sums of four groups of 2 bits, one in each 64 bits; x: of every fourth value. */
-INLINE __m256i dot_row_2(__m256i packed, const __m256i x[4])
+INLINE vi dot_2(vi packed, const vi x[4])
 {
-    const __m256i mask = _mm256_set1_epi8(3);
-    __m256i sum = _mm256_setzero_si256();
+    const vi mask = V(set1_epi8)(3);
+    vi sum = vi_set(0);
     UNROLL
     for (uint32_t i = 0; i < 4; i++) {
-        __m256i v = _mm256_and_si256(_mm256_srli_epi16(packed, 2 * (int)i), mask);
+        vi v = vi_and(srl16(packed, 2 * i), mask);
 #if HAS_DPBUSD
         sum = DPBUSD(sum, v, x[i]);
 #else
-        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(v, x[i]));
+        sum = V(add_epi16)(sum, V(maddubs_epi16)(v, x[i]));
 #endif
     }
     return sum;
 }
 
-#define SHUFFLE(a, b, order)                                                                       \
-    _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), (order)))
-
-/* Rows with a group in each 64 bits to groups with a row in each lane. */
-INLINE void fold_groups(const __m256i v[ROWS], __m256i idot[4])
+/* The sums of 64 values of 4 bits: of 256 bits those of the first 32 in the low half. */
+INLINE vi dot_4(vi packed, vi even, vi odd)
 {
-    __m256i pairs[4]; /* in the low lane groups 0 and 1 of a row, then of the next; then 2 and 3 */
-    UNROLL
-    for (uint32_t i = 0; i < 4; i++) {
-        __m256i even = SHUFFLE(v[2 * i], v[2 * i + 1], 0x88);
-        __m256i odd = SHUFFLE(v[2 * i], v[2 * i + 1], 0xdd);
-        pairs[i] = HAS_DPBUSD ? _mm256_add_epi32(even, odd)
-                              : _mm256_madd_epi16(_mm256_add_epi16(even, odd), SET16(1));
-    }
-    __m256i even[2] = {SHUFFLE(pairs[0], pairs[1], 0x88), SHUFFLE(pairs[2], pairs[3], 0x88)};
-    __m256i odd[2] = {SHUFFLE(pairs[0], pairs[1], 0xdd), SHUFFLE(pairs[2], pairs[3], 0xdd)};
-    idot[0] = _mm256_permute2x128_si256(even[0], even[1], 0x20);
-    idot[1] = _mm256_permute2x128_si256(odd[0], odd[1], 0x20);
-    idot[2] = _mm256_permute2x128_si256(even[0], even[1], 0x31);
-    idot[3] = _mm256_permute2x128_si256(odd[0], odd[1], 0x31);
-}
-
-#undef SHUFFLE
-
-/* The sums of 64 values of 4 bits: those of the first 32 in the low half. */
-INLINE __m256i dot_row_4(__m256i packed, __m256i even, __m256i odd)
-{
-    const __m256i mask = _mm256_set1_epi8(15);
-    __m256i low = _mm256_and_si256(packed, mask);
-    __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
+    const vi mask = V(set1_epi8)(15);
+    vi low = vi_and(packed, mask), high = vi_and(srl16(packed, 4), mask);
 #if HAS_DPBUSD
-    return DPBUSD(DPBUSD(_mm256_setzero_si256(), low, even), high, odd);
+    return DPBUSD(DPBUSD(vi_set(0), low, even), high, odd);
 #else
-    return _mm256_add_epi16(_mm256_maddubs_epi16(low, even), _mm256_maddubs_epi16(high, odd));
+    return V(add_epi16)(V(maddubs_epi16)(low, even), V(maddubs_epi16)(high, odd));
 #endif
 }
 
@@ -221,36 +221,83 @@ struct step {
 };
 
 /* Vector i of the activations; of a step that is a part of a whole one, `part` bytes each. */
-INLINE __m256i acts_of(const struct step *s, uint32_t i, uint32_t part)
+INLINE vi acts_of(const struct step *s, uint32_t i, uint32_t part)
 {
-    if (part == 32) return _mm256_loadu_si256((const void *)(s->x + i * 32));
-    if (part == 16) return _mm256_zextsi128_si256(_mm_loadu_si128((const void *)(s->x + i * 16)));
-    return _mm256_zextsi128_si256(load_8((const uint8_t *)s->x + i * 8));
+    if (part == 32) return for_rows(_mm256_loadu_si256((const void *)(s->x + i * 32)));
+    __m128i few = part == 16 ? _mm_loadu_si128((const void *)(s->x + i * 16))
+                             : load_8((const uint8_t *)s->x + i * 8);
+    return for_rows(_mm256_zextsi128_si256(few));
 }
 
-INLINE __m256i sums_of(const struct step *s, uint32_t row, uint32_t bits)
+/* The bytes of a step in a row, whole or a last group, those of 3, 5 and 6 bits shared by lanes. */
+INLINE __m256i load_step(const uint8_t *p, bool whole, uint32_t bits)
 {
-    const uint8_t *p = row_of(s->p, s->stride, row);
-    if (bits == 8) return dot_row_8(p, s->x);
+    if (bits == 5) return load_pair(p, p + 4);
+    if (bits == 6 || (bits == 3 && whole)) return load_pair(p, p + 8);
+    if (whole) return _mm256_loadu_si256((const void *)p);
+    __m128i few;
+    switch (bits) {
+    case 2: few = load_8(p); break;
+    case 3: few = _mm_unpacklo_epi64(load_8(p), load_4(p + 8)); break;
+    default: few = _mm_loadu_si128((const void *)p);
+    }
+    return _mm256_zextsi128_si256(few);
+}
+
+INLINE vi load_steps(const struct step *s, uint32_t row, bool whole, uint32_t bits)
+{
+    __m256i v = load_step(row_of(s->p, s->stride, row), whole, bits);
+#if defined(__AVX512F__)
+    __m256i fourth = load_step(row_of(s->p, s->stride, row + 4), whole, bits);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(v), fourth, 1);
+#else
+    return v;
+#endif
+}
+
+#if !HAS_DPBUSD
+/* 16 codes of 8 bits of each row, from byte `at` on, in 16 bits. */
+INLINE vi load_words(const struct step *s, uint32_t row, uint32_t at)
+{
+    const uint8_t *p = row_of(s->p, s->stride, row) + at;
+#if defined(__AVX512F__)
+    return _mm512_cvtepu8_epi16(load_pair(p, row_of(s->p, s->stride, row + 4) + at));
+#else
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
+#endif
+}
+#endif
+
+INLINE vi sums_of_8(const struct step *s, uint32_t row)
+{
+#if HAS_DPBUSD
+    return DPBUSD(vi_set(0), load_steps(s, row, true, 8), acts_of(s, 0, 32));
+#else
+    /* 16-bit activations in two halves */
+    vi low = V(madd_epi16)(load_words(s, row, 0), acts_of(s, 0, 32));
+    return vi_add(low, V(madd_epi16)(load_words(s, row, 16), acts_of(s, 1, 32)));
+#endif
+}
+
+INLINE vi sums_of(const struct step *s, uint32_t row, uint32_t bits)
+{
+    if (bits == 8) return sums_of_8(s, row);
     const bool whole = s->count == groups_per_step(bits) || bits == 5 || bits == 6;
-    const uint32_t part = whole ? 32 : bits == 2 ? 8 : 16;
-    const uint32_t n_acts = bits <= 3 ? 4 : 2;
-    __m256i x[4];
+    const uint32_t part = whole ? 32 : bits == 2 ? 8 : 16, n_acts = bits <= 3 ? 4 : 2;
+    const vi packed = load_steps(s, row, whole, bits);
+    vi x[4];
     UNROLL
     for (uint32_t i = 0; i < n_acts; i++) x[i] = acts_of(s, i, part);
-    if (bits == 4)
-        return dot_row_4(whole ? _mm256_loadu_si256((const void *)p)
-                               : _mm256_zextsi128_si256(_mm_loadu_si128((const void *)p)),
-                         x[0], x[1]);
-    if (bits == 2)
-        return dot_row_2(
-            whole ? _mm256_loadu_si256((const void *)p) : _mm256_zextsi128_si256(load_8(p)), x);
-    return whole ? dot_row_fields(p, x, bits) : dot_row_3(p, x);
+    switch (bits) {
+    case 2: return dot_2(packed, x);
+    case 4: return dot_4(packed, x[0], x[1]);
+    default: return dot_fields(packed, x, bits);
+    }
 }
 
-INLINE __m256i four_rows(const struct step *s, uint32_t row, uint32_t bits)
+INLINE vi four_rows(const struct step *s, uint32_t row, uint32_t bits)
 {
-    __m256i v[4];
+    vi v[4];
     UNROLL
     for (uint32_t i = 0; i < 4; i++) {
         v[i] = sums_of(s, row + i, bits);
@@ -261,9 +308,9 @@ INLINE __m256i four_rows(const struct step *s, uint32_t row, uint32_t bits)
 
 INLINE void eight_rows_2(const struct step *s, __m256i idot[4])
 {
-    __m256i v[ROWS];
+    vi v[ROW_VECTORS];
     UNROLL
-    for (uint32_t i = 0; i < ROWS; i++) {
+    for (uint32_t i = 0; i < ROW_VECTORS; i++) {
         v[i] = sums_of(s, i, 2);
         PIN(v[i]);
     }
@@ -287,9 +334,11 @@ INLINE void dot_groups(const struct rows *rows, const int8_t *x, uint32_t a, uin
         return;
     }
     for (uint32_t j = 0; j < count; j++) {
-        __m256i first = four_rows(&s, 0, bits), last = four_rows(&s, 4, bits);
-        __m256i low = _mm256_permute2x128_si256(first, last, 0x20);
-        __m256i high = _mm256_permute2x128_si256(first, last, 0x31);
+        vi rows_of[ROW_VECTORS / 4];
+        __m256i low, high;
+        UNROLL
+        for (uint32_t i = 0; i < ROW_VECTORS / 4; i++) rows_of[i] = four_rows(&s, 4 * i, bits);
+        part_lanes(rows_of, &low, &high);
         if (bits == 3 || bits == 4) {
             idot[0] = low;
             idot[1] = high;
@@ -408,7 +457,8 @@ INLINE void order_row(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *out
 
 #undef FOLD_32
 #undef FOLD_64
-#undef SET16
+#undef SHUFFLE
+#undef V
 #undef DPBUSD
 #undef DPWSSD
 
