@@ -113,6 +113,11 @@ INLINE void vf_sum4(const vf v[4], float *out)
 {
     vf_store(out, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
 }
+/* Lane i: the sum of v[i] by the tree of vf_sum. */
+INLINE vf vf_sums(const vf v[LANES])
+{
+    return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
+}
 INLINE float vf_max_lane(vf v)
 {
     return vmaxvq_f32(v);

@@ -125,6 +125,26 @@ INLINE void vf_sum4(const vf v[4], float *out)
     __m128 cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
     _mm_storeu_ps(out, _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd)));
 }
+/* The first and the second pair of each four lanes of a, then of b. */
+INLINE vf vf_low_pairs(vf a, vf b)
+{
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+}
+INLINE vf vf_high_pairs(vf a, vf b)
+{
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+}
+/* Lane i: the sum of v[i] by the tree of vf_sum. */
+INLINE vf vf_sums(const vf v[LANES])
+{
+    vf quad[4]; /* of v[i] and v[i + 4] */
+    for (int i = 0; i < 4; i++)
+        quad[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20),
+                                _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
+    vf ab = _mm256_add_ps(vf_low_pairs(quad[0], quad[1]), vf_high_pairs(quad[0], quad[1]));
+    vf cd = _mm256_add_ps(vf_low_pairs(quad[2], quad[3]), vf_high_pairs(quad[2], quad[3]));
+    return _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x88), _mm256_shuffle_ps(ab, cd, 0xdd));
+}
 INLINE float vf_max_lane(vf v)
 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -119,6 +119,32 @@ INLINE void vf_sum4(const vf v[4], float *out)
     __m128 cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
     _mm_storeu_ps(out, _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd)));
 }
+/* The first and the second pair of each four lanes of a, then of b. */
+INLINE vf vf_low_pairs(vf a, vf b)
+{
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+INLINE vf vf_high_pairs(vf a, vf b)
+{
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+/* The halves of a and b, added: of each, 128 bits and 128 bits. */
+INLINE vf vf_fold_halves(vf a, vf b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+/* Lane i: the sum of v[i] by the tree of vf_sum. */
+INLINE vf vf_sums(const vf v[LANES])
+{
+    vf quad[4]; /* of v[i], v[i + 4], v[i + 8] and v[i + 12] */
+    for (int i = 0; i < 4; i++) {
+        vf a = vf_fold_halves(v[i], v[i + 4]), b = vf_fold_halves(v[i + 8], v[i + 12]);
+        quad[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    vf ab = _mm512_add_ps(vf_low_pairs(quad[0], quad[1]), vf_high_pairs(quad[0], quad[1]));
+    vf cd = _mm512_add_ps(vf_low_pairs(quad[2], quad[3]), vf_high_pairs(quad[2], quad[3]));
+    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xdd));
+}
 INLINE float vf_max_lane(vf v)
 {
     return _mm512_reduce_max_ps(v);
