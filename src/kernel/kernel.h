@@ -43,7 +43,7 @@ struct attention_query {
     uint32_t heads, head_dim;
     float scale;
     /* Bytes from the keys and from the values to those of the next block, to prefetch; 0: none. */
-    size_t ahead;
+    ptrdiff_t ahead;
 };
 
 /*

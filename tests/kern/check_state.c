@@ -305,7 +305,8 @@ static void check_attention(struct check *c, const struct kernels *k, bool half)
         for (int pass = 0; pass < 2; pass++) {
             memcpy(before, st, heads * sizeof *st);
             memcpy(acc_before, acc, all * sizeof *acc);
-            struct attention_query query = {q, heads, dim, b.scale, c->round % 3 ? 0 : n * width};
+            struct attention_query query = {q, heads, dim, b.scale,
+                                            c->round % 3 ? 0 : (ptrdiff_t)(n * width)};
             run_block(c, k, half, &query, keys, values, b.count, st, acc);
             for (uint32_t h = 0; h < heads; h++) {
                 b.q = q + (size_t)h * dim;

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "backend/cpu/cpu_internal.h"
+#include "backend/cpu/attend.h"
 #include "backend/layout.h"
 #include "base/bits.h"
 #include "base/clock.h"
@@ -195,7 +195,9 @@ static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_er
     }
     for (size_t b = 0; b < g->buffers.n; b++) widest = max_u32(widest, g->buffers.items[b].width);
     size_t pick_rows = (size_t)widest * max_u32(g->n_picks, 1) * sizeof(float);
-    be->scratch_bytes = align_up(max_size(matmul_scratch_bytes(cols), pick_rows), MEM_ALIGN);
+    size_t attend = cpu_attend_scratch(be) * sizeof(float);
+    be->scratch_bytes =
+        align_up(max_size(max_size(matmul_scratch_bytes(cols), pick_rows), attend), MEM_ALIGN);
     size_t bytes;
     if (!mul_size(be->scratch_bytes, be->options.pool.n_threads, &bytes))
         return err_nomem(err, "scratch", SIZE_MAX);
@@ -217,6 +219,7 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
     TRY(alloc_int8(be, err));
     TRY(cpu_plan_steps(be, err));
     TRY(alloc_scratch(be, err));
+    TRY(cpu_alloc_attend(be, err));
     return pool_open(&be->pool, &o->pool, err);
 }
 
@@ -258,6 +261,8 @@ void cpu_close(struct cpu_backend **backend)
     free(be->state_index);
     free(be->round.experts);
     free(be->round.active);
+    free(be->turns);
+    mem_unreserve(be->partials, be->partial_bytes);
     mem_unreserve(be->scratch, be->scratch_bytes * be->options.pool.n_threads);
     free(be);
 }
@@ -306,6 +311,8 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     atomic_store(&be->stopped_at, UINT32_MAX);
     be->noted_ns = be->profile.step ? clock_ns() : 0;
     be->waited_ns = 0;
+    for (size_t i = 0; i < be->graph->nodes.n; i++)
+        atomic_store_explicit(&be->turns[i], 0, memory_order_relaxed);
     pool_run(be->pool, run_nodes, be, batch->n_tokens);
     if (be->profile.step && be->status == SLUICE_OK) {
         cpu_note_step(be, be->first_step[end] - 1);

@@ -74,6 +74,10 @@ struct cpu_backend {
     uint32_t *state_index; /* per state of the graph: its place in the layout */
     uint8_t *scratch;      /* per thread, scratch_bytes each */
     size_t scratch_bytes;
+    _Atomic uint32_t *turns; /* per node: units of attention that threads have taken in this run */
+    float *partials;         /* attend.c: sums of spans, of so many rows */
+    size_t partial_bytes;
+    uint32_t partial_rows;
     size_t total_bytes;
     uint64_t expert_uses;
     uint64_t tokens; /* that earlier runs evaluated */

@@ -27,7 +27,8 @@ enum {
 /* Positions, or vectors of values, in a tile of so many heads. */
 INLINE uint32_t width_of(uint32_t heads)
 {
-    return heads == 8 ? WIDTH_8 : heads == 4 ? WIDTH_4 : heads == 2 ? WIDTH_2 : WIDTH_1;
+    static const uint8_t widths[] = {[1] = WIDTH_1, [2] = WIDTH_2, [4] = WIDTH_4, [8] = WIDTH_8};
+    return widths[heads];
 }
 
 /* The block that all this is about; `half` is a constant at every call. */
