@@ -65,6 +65,11 @@ void mem_spread(void *p, size_t bytes, uint64_t nodes)
     (void)syscall(SYS_mbind, p, bytes, MPOL_INTERLEAVE, &nodes, 8 * sizeof nodes + 1, 0);
 }
 
+void mem_large_pages(void *p, size_t bytes)
+{
+    if (p) (void)madvise(p, bytes, MADV_HUGEPAGE);
+}
+
 void mem_unreserve(void *p, size_t bytes)
 {
     if (p) munmap(p, bytes);

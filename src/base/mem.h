@@ -23,6 +23,11 @@ bool mem_reserve(size_t bytes, void **out);
  * where the system refuses.
  */
 void mem_spread(void *p, size_t bytes, uint64_t nodes);
+/*
+ * The pages of a reserved range may be large ones, of which fewer are looked up; memory is then
+ * taken in their size. Nothing changes where the system refuses.
+ */
+void mem_large_pages(void *p, size_t bytes);
 void mem_unreserve(void *p, size_t bytes);
 
 #endif

@@ -108,6 +108,7 @@ enum sluice_status sequence_init(struct sequence *seq, const struct state_layout
         ok = seq->recurrent[0] && seq->recurrent[1] && seq->picks && mem_reserve(bytes, &pages);
         seq->pages = pages;
         seq->pages_bytes = bytes;
+        mem_large_pages(pages, bytes);
     }
     if (ok) {
         forget_picks(seq);
