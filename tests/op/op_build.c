@@ -7,7 +7,7 @@
 #include "base/fp16.h"
 #include "op_random.h"
 
-enum { N_CTX = 448, SLACK_ROWS = 3, BAD_PICK = 0x7fc00001 };
+enum { SLACK_TOKENS = 130, SLACK_ROWS = 3, BAD_PICK = 0x7fc00001 };
 
 /*
  * Sizes that no vector width divides; f32, f16 and bf16 weights; v heads in tiled order; a window
@@ -101,6 +101,9 @@ const struct variant variants[] = {
     {"odd, two sessions", &odd, false, false, KV_F32, 2, 2, {1, 1}, {0, 130}},
     {"odd, mixed", &odd, false, false, KV_F32, 5, 4, {1, 11, 3, 2}, {64, 60, 0, 200}},
     {"odd, a long prompt", &odd, false, false, KV_F16, 9, 3, {100, 1, 155}, {0, 127, 61}},
+    {"odd, one token far on", &odd, false, false, KV_F16, 1, 1, {1}, {900}},
+    {"odd, tokens far on", &odd, false, false, KV_F32, 2, 2, {1, 2}, {510, 767}},
+    {"wide, one token far on", &wide, true, false, KV_F16, 1, 1, {1}, {600}},
     {"packed, one token", &packed, true, false, KV_F32, 1, 1, {1}, {5}},
     {"packed, one token in int8", &packed, true, true, KV_F16, 1, 1, {1}, {64}},
     {"packed, two tokens in int8", &packed, true, true, KV_F16, 0, 1, {2}, {127}},
@@ -266,11 +269,20 @@ static void fill_bad(void *data, size_t bytes)
     for (size_t i = 0; i + 4 <= bytes; i += 4) memcpy((unsigned char *)data + i, &bad, 4);
 }
 
+/* Of all sequences of a world: what any of them comes to hold, and some pages that none touches. */
+static uint32_t context_of(const struct variant *v)
+{
+    uint32_t most = 0;
+    for (uint32_t s = 0; s < v->n_segments; s++)
+        if (v->start[s] + v->count[s] > most) most = v->start[s] + v->count[s];
+    return most + SLACK_TOKENS;
+}
+
 /* Held positions hold numbers; the others, and the state that a step writes, NaN. */
 static void random_sequence(struct random_world *r, struct sequence *seq, uint32_t position)
 {
     struct sluice_error err;
-    if (sequence_init(seq, &r->layout, N_CTX, &err) != SLUICE_OK) abort();
+    if (sequence_init(seq, &r->layout, context_of(r->v), &err) != SLUICE_OK) abort();
     seq->position = position;
     seq->committed = rng_below(&r->w.rng, 2);
     fill_bad(seq->pages, seq->pages_bytes);
