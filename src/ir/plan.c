@@ -70,11 +70,12 @@ static uint32_t new_slot(struct plan *plan, uint32_t *busy_until)
 
 /* Values are written once and buffers are made in order of their writers, so that buffer order is
  * interval order except for inputs, which keep slots of their own anyway. */
-static void assign_slots(struct plan *plan, const struct graph *g, uint32_t *busy_until, bool share)
+static void assign_slots(struct plan *plan, const struct graph *g, uint32_t *busy_until, bool share,
+                         const bool *unused)
 {
     for (uint32_t b = 0; b < plan->n_buffers; b++) {
         const struct buffer *buffer = &g->buffers.items[b];
-        if (buffer->lifetime == LIFE_BORROWED) {
+        if (buffer->lifetime == LIFE_BORROWED || (unused && unused[b])) {
             plan->slot[b] = (uint32_t)PLAN_BORROWED;
             continue;
         }
@@ -99,6 +100,13 @@ static enum sluice_status add_up(struct plan *plan, struct sluice_error *err)
 enum sluice_status plan_init(struct plan *plan, const struct graph *g, struct plan_dims dims,
                              bool share, struct sluice_error *err)
 {
+    return plan_init_without(plan, g, dims, share, NULL, err);
+}
+
+enum sluice_status plan_init_without(struct plan *plan, const struct graph *g,
+                                     struct plan_dims dims, bool share, const bool *unused,
+                                     struct sluice_error *err)
+{
     size_t n = g->buffers.n;
     *plan = (struct plan){.n_buffers = (uint32_t)n};
     uint32_t *busy_until = calloc(n + 1, sizeof *busy_until);
@@ -116,7 +124,7 @@ enum sluice_status plan_init(struct plan *plan, const struct graph *g, struct pl
             status = err_set(err, SLUICE_E_NOMEM, "memory plan: the batch is too large");
     if (status == SLUICE_OK) {
         find_lifetimes(plan, g);
-        assign_slots(plan, g, busy_until, share);
+        assign_slots(plan, g, busy_until, share, unused);
         status = add_up(plan, err);
     }
     free(busy_until);

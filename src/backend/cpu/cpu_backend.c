@@ -68,16 +68,58 @@ static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
 }
 
 /* The widest expert matrices decide how much the int8 copies of their inputs need. */
-static void measure_experts(const struct cpu_backend *be, uint32_t *max_in, uint32_t *max_mid)
+static void measure_experts(struct cpu_backend *be)
 {
     const struct graph *g = be->graph;
-    *max_in = *max_mid = 0;
     for (size_t w = 0; w < g->weights.n; w++) {
         const struct weight_decl *decl = &g->weights.items[w];
         if (weight_role_kind(decl->role) != WEIGHT_KIND_BANK) continue;
-        *max_in = max_u32(*max_in, decl->cols);
-        *max_mid = max_u32(*max_mid, decl->n_inter);
+        be->most_in = max_u32(be->most_in, (uint32_t)align_up(decl->cols, ACT8_GROUP));
+        be->most_inter = max_u32(be->most_inter, (uint32_t)align_up(decl->n_inter, ACT8_GROUP));
     }
+}
+
+/* Whether every matrix that reads an expert's input, and every one that reads its activation, reads
+ * int8. */
+static void find_packed(const struct expert_bank *bank, bool *in, bool *mid)
+{
+    *in = *mid = bank && !bank->transposed;
+    for (uint32_t e = 0; *in + *mid > 0 && e < bank->n_experts; e++) {
+        const struct expert_view *v = &bank->experts[e];
+        bool up = bank->paired || wtype_is_packed(v->up.type);
+        *in = *in && up && wtype_is_packed(v->gate.type);
+        *mid = *mid && wtype_is_packed(v->down.type);
+    }
+}
+
+/*
+ * Buffers that need no storage: blocks of gate and up stay in scratch, and so do activations that
+ * are wanted in int8 alone; rows that are wanted so are found in the int8 copy of all tokens.
+ */
+static void find_unused(struct cpu_backend *be, const struct node *node)
+{
+    const struct graph *g = be->graph;
+    const struct op_experts *op = &node->u.experts;
+    const struct buffer *x = BUFFER_DECL(be, op->x);
+    bool in, mid;
+    find_packed(be->weights[WEIGHT_INDEX(op->bank)].bank, &in, &mid);
+    bool gathered = x->writer < g->nodes.n && g->nodes.items[x->writer].op == OP_KIND_gather_rows;
+    be->unused[BUFFER_DECL(be, op->gate_up) - g->buffers.items] = true;
+    if (be->options.int8 && mid) be->unused[BUFFER_DECL(be, op->act) - g->buffers.items] = true;
+    if (be->options.int8 && in && gathered && x->lifetime == LIFE_TRANSIENT)
+        be->unused[x - g->buffers.items] = true;
+}
+
+static enum sluice_status plan_buffers(struct cpu_backend *be, struct sluice_error *err)
+{
+    const struct graph *g = be->graph;
+    const struct cpu_options *o = &be->options;
+    be->unused = calloc(g->buffers.n + 1, sizeof *be->unused);
+    if (!be->unused) return err_nomem(err, "backend", g->buffers.n);
+    for (uint32_t n = 0; n < g->nodes.n && o->share_buffers; n++)
+        if (g->nodes.items[n].op == OP_KIND_experts) find_unused(be, &g->nodes.items[n]);
+    TRY(plan_init_without(&be->plan, g, o->dims, o->share_buffers, be->unused, err));
+    return cpu_alloc_buffers(be, err);
 }
 
 static uint8_t bank_flags(const struct expert_bank *bank)
@@ -167,21 +209,42 @@ static enum sluice_status prepare_tables(struct cpu_backend *be, struct sluice_e
     return SLUICE_OK;
 }
 
+/* Rows of experts' inputs in int8: of tokens, unless a bank wants them gathered. */
+static uint64_t rows_in(const struct cpu_backend *be, uint64_t picks)
+{
+    const struct graph *g = be->graph;
+    for (uint32_t n = 0; n < g->nodes.n; n++) {
+        const struct node *node = &g->nodes.items[n];
+        if (node->op != OP_KIND_experts) continue;
+        const struct op_experts *op = &node->u.experts;
+        bool int8 = be->bank_int8[WEIGHT_INDEX(op->bank)] & BANK_INT8_IN;
+        if (int8 && !cpu_finds_rows(be, BUFFER_DECL(be, op->x))) return picks;
+    }
+    return picks ? be->options.dims.tokens : 0;
+}
+
 static enum sluice_status alloc_int8(struct cpu_backend *be, struct sluice_error *err)
 {
     uint64_t max_dense;
-    uint32_t max_in, max_mid;
     mark_quantize(be, &max_dense);
-    measure_experts(be, &max_in, &max_mid);
     if (!be->options.int8) return SLUICE_OK;
     uint64_t picks = (uint64_t)be->options.dims.tokens * be->graph->n_picks;
     size_t *total = &be->total_bytes;
+    be->pick_rows = calloc(picks + 1, sizeof *be->pick_rows);
+    if (!be->pick_rows) return err_nomem(err, "rows of picks", picks * sizeof *be->pick_rows);
+    *total += picks * sizeof *be->pick_rows;
     for (uint32_t i = 0; i < N_DENSE_ACTS; i++)
         TRY(cpu_alloc_act8(&be->act_dense[i], 1 + max_dense / ACT8_GROUP, ACT8_GROUP, total, err));
-    TRY(cpu_alloc_act8(&be->act_expert_in, picks, (uint32_t)align_up(max_in, ACT8_GROUP), total,
-                       err));
-    return cpu_alloc_act8(&be->act_expert_mid, picks, (uint32_t)align_up(max_mid, ACT8_GROUP),
-                          total, err);
+    TRY(cpu_alloc_act8(&be->act_expert_in, rows_in(be, picks), be->most_in, total, err));
+    return cpu_alloc_act8(&be->act_expert_mid, picks, be->most_inter, total, err);
+}
+
+/* Of a thread's pick_block. */
+static size_t block_bytes(const struct cpu_backend *be)
+{
+    size_t in = be->most_in, groups = in / ACT8_GROUP, inter = be->most_inter;
+    size_t rows = PICK_BLOCK * (in + 2 * groups * sizeof(float));
+    return rows + (PICK_BLOCK * cpu_block_stride(be) + inter) * sizeof(float);
 }
 
 static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_error *err)
@@ -196,8 +259,9 @@ static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_er
     for (size_t b = 0; b < g->buffers.n; b++) widest = max_u32(widest, g->buffers.items[b].width);
     size_t pick_rows = (size_t)widest * max_u32(g->n_picks, 1) * sizeof(float);
     size_t attend = cpu_attend_scratch(be) * sizeof(float);
-    be->scratch_bytes =
+    be->block_at =
         align_up(max_size(max_size(matmul_scratch_bytes(cols), pick_rows), attend), MEM_ALIGN);
+    be->scratch_bytes = align_up(be->block_at + block_bytes(be), MEM_ALIGN);
     size_t bytes;
     if (!mul_size(be->scratch_bytes, be->options.pool.n_threads, &bytes))
         return err_nomem(err, "scratch", SIZE_MAX);
@@ -212,9 +276,9 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
 {
     const struct cpu_options *o = &be->options;
     kernels_init(&be->kernels, o->features);
-    TRY(plan_init(&be->plan, be->graph, o->dims, o->share_buffers, err));
-    TRY(cpu_alloc_buffers(be, err));
     TRY(prepare_tables(be, err));
+    TRY(plan_buffers(be, err));
+    measure_experts(be);
     TRY(alloc_round(be, err));
     TRY(alloc_int8(be, err));
     TRY(cpu_plan_steps(be, err));
@@ -259,6 +323,8 @@ void cpu_close(struct cpu_backend **backend)
     free(be->guess);
     free(be->guessed);
     free(be->state_index);
+    free(be->unused);
+    free(be->pick_rows);
     free(be->round.experts);
     free(be->round.active);
     free(be->turns);

@@ -41,6 +41,17 @@ struct step_note {
     uint64_t expert_bytes; /* of the experts that it used */
 };
 
+/* Picks of an expert whose gate and up are computed at a time. */
+enum { PICK_BLOCK = 64 };
+
+/* A thread's memory for a block of picks, in its scratch behind what kernels use. */
+struct pick_block {
+    int8_t *q; /* the rows of the picks, one after the other, with their scales and sums */
+    float *scale, *sum;
+    float *gate_up; /* [PICK_BLOCK][cpu_block_stride()] */
+    float *act;     /* of one pick */
+};
+
 /* Rows of int8 activations and the one piece of memory they are in. */
 struct act8_storage {
     struct act8 act;
@@ -56,6 +67,7 @@ struct cpu_backend {
     struct plan plan;
     void **slots;   /* per slot of the plan */
     void **buffers; /* per buffer of the graph */
+    bool *unused;   /* per buffer of the graph: it has no storage, since nobody reads it */
     /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
     struct act8_storage act_dense[N_DENSE_ACTS], act_expert_in, act_expert_mid;
     const struct expert_bank **banks; /* by their index; NULL where the graph has none */
@@ -72,8 +84,10 @@ struct cpu_backend {
     const struct expert_bank **next_bank; /* per router and group_picks node: its experts */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
-    uint8_t *scratch;      /* per thread, scratch_bytes each */
-    size_t scratch_bytes;
+    int32_t *pick_rows;    /* per pick, where experts find their rows by it: the token */
+    uint8_t *scratch;      /* per thread, scratch_bytes each: of kernels, then a pick_block */
+    size_t scratch_bytes, block_at;
+    uint32_t most_in, most_inter; /* the widest rows of experts' inputs and activations */
     _Atomic uint32_t *turns; /* per node: units of attention that threads have taken in this run */
     float *partials;         /* attend.c: sums of spans, of so many rows */
     size_t partial_bytes;
@@ -133,6 +147,19 @@ void cpu_free_buffers(struct cpu_backend *be);
 void cpu_note_step(struct cpu_backend *be, uint32_t s);
 /* Tells the profile of steps [begin, end), which all are over. */
 void cpu_profile_steps(const struct cpu_backend *be, uint32_t begin, uint32_t end);
+/* Whether rows of experts' inputs are not gathered, but found by pick_rows in int8. */
+static inline bool cpu_finds_rows(const struct cpu_backend *be, const struct buffer *expert_input)
+{
+    return be->unused[expert_input - be->graph->buffers.items];
+}
+/*
+ * Between the gate and up of two picks of a block: lines of them that are written together fall into
+ * different sets of a cache.
+ */
+static inline size_t cpu_block_stride(const struct cpu_backend *be)
+{
+    return 2 * (size_t)be->most_inter + 16;
+}
 /* The steps of all nodes and their barriers. Before: the plan and node_mode. */
 enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *err);
 /*

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_internal.h"
+#include "base/bits.h"
 #include "store/mapped.h"
 #include "store/prefetch.h"
 
@@ -130,23 +131,11 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     request_experts(t->be, node);
 }
 
-void cpu_gather_rows(const struct task *t, const struct node *node)
-{
-    const struct op_gather_rows *op = &node->u.gather_rows;
-    const float *x = BUF(t, op->x);
-    const int32_t *rows = BUF_I32(t, op->rows);
-    float *y = BUF(t, op->y);
-    size_t width = WIDTH(t, op->x);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    for (size_t p = begin; p < end; p++)
-        memcpy(y + p * width, x + (size_t)rows[p] * width, width * sizeof *y);
-}
-
 /* Some rows of activations: floats, and their int8 form when a matrix wants it. */
 struct rows_in {
     const float *x;
-    struct act8 *act; /* NULL: f32 */
+    struct act8 *act;    /* NULL: f32 */
+    const int32_t *rows; /* per pick; NULL: the picks are the rows */
     uint32_t width;
 };
 
@@ -164,23 +153,44 @@ static void quantize_rows(const struct task *t, const struct rows_in *in, uint32
     for (uint32_t r = begin; r < end; r++) quantize_row(t, in, r);
 }
 
+/* One row of tokens for each pick; where experts find rows by themselves, the tokens in int8. */
+void cpu_gather_rows(const struct task *t, const struct node *node)
+{
+    const struct op_gather_rows *op = &node->u.gather_rows;
+    const int32_t *rows = BUF_I32(t, op->rows);
+    size_t width = WIDTH(t, op->x);
+    uint32_t begin, end;
+    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    if (cpu_finds_rows(t->be, BUFFER_DECL(t->be, op->y))) {
+        struct rows_in in = {
+            .x = BUF(t, op->x), .act = &t->be->act_expert_in.act, .width = (uint32_t)width};
+        for (size_t p = begin; p < end; p++) t->be->pick_rows[p] = rows[p];
+        quantize_rows(t, &in, N_ROWS(t, op->x));
+        return;
+    }
+    for (size_t p = begin; p < end; p++)
+        memcpy(BUF(t, op->y) + p * width, BUF(t, op->x) + (size_t)rows[p] * width,
+               width * sizeof(float));
+}
+
 /*
- * Rows [begin, end) of one expert's matrix, over picks [p0, p1); results are ldy apart.
- * Transposed: its columns, of a matrix that has inputs for rows.
+ * Rows [begin, end) of one expert's matrix, over n rows of activations from `row` on; results are
+ * ldy apart. Transposed: its columns, of a matrix that has inputs for rows.
  */
 static void expert_matmul(const struct task *t, const struct wmat *w, bool transposed,
-                          uint32_t begin, uint32_t end, const struct rows_in *in, uint32_t p0,
-                          uint32_t p1, float *y, size_t ldy)
+                          uint32_t begin, uint32_t end, const struct rows_in *in, uint32_t row,
+                          uint32_t n, float *y, size_t ldy)
 {
     if (begin == end) return;
-    const float *x = in->x + (size_t)p0 * in->width;
-    float *out = y + p0 * ldy;
+    if (!transposed && in->act && wtype_is_packed(w->type)) {
+        t->k->matmul_i8[w->type](w, begin, end, in->act, row, n, y, ldy, scratch_of(t));
+        return;
+    }
+    const float *x = in->x + (size_t)row * in->width;
     if (transposed)
-        t->k->matmul_t_f32[w->type](w, begin, end, x, in->width, p1 - p0, out, ldy, scratch_of(t));
-    else if (in->act && wtype_is_packed(w->type))
-        t->k->matmul_i8[w->type](w, begin, end, in->act, p0, p1 - p0, out, ldy, scratch_of(t));
+        t->k->matmul_t_f32[w->type](w, begin, end, x, in->width, n, y, ldy, scratch_of(t));
     else
-        t->k->matmul_f32[w->type](w, begin, end, x, in->width, p1 - p0, out, ldy, scratch_of(t));
+        t->k->matmul_f32[w->type](w, begin, end, x, in->width, n, y, ldy, scratch_of(t));
 }
 
 /* One experts op: what all its phases look at. */
@@ -189,6 +199,7 @@ struct experts_run {
     const struct expert_bank *bank;
     const int32_t *offsets;
     struct rows_in in, mid;
+    struct pick_block block; /* this thread's */
 };
 
 static const struct expert_view *view_of(const struct task *t, const struct experts_run *run,
@@ -237,12 +248,11 @@ static void part_pairs(const float *pairs, size_t n, float *gate, float *up)
     }
 }
 
-/* What this thread computed of the gate and up of one pick of expert e, biases added. */
+/* What this thread computed of the gate and up of a pick of expert e, biases added. */
 static void find_gate_and_up(const struct task *t, const struct experts_run *run, uint32_t e,
-                             size_t p, uint32_t begin, uint32_t end, float **gate, float **up)
+                             float *row, uint32_t begin, uint32_t end, float **gate, float **up)
 {
     size_t inter = run->mid.width, n = end - begin;
-    float *row = BUF(t, run->op->gate_up) + p * 2 * inter;
     const float *bias = run->bank->gate_up_bias;
     if (bias) bias += e * 2 * inter;
     if (run->bank->paired) {
@@ -260,13 +270,16 @@ static void find_gate_and_up(const struct task *t, const struct experts_run *run
     t->k->add(*up, bias + inter + begin, (uint32_t)n, *up);
 }
 
-/* Values [begin, end) of the activation of one pick of expert e, and their int8 form. */
+/*
+ * Values [begin, end) of the activation of pick p of expert e, whose gate and up are in row, and
+ * their int8 form.
+ */
 static void activate(const struct task *t, const struct experts_run *run, uint32_t e, size_t p,
-                     uint32_t begin, uint32_t end)
+                     float *row, uint32_t begin, uint32_t end)
 {
     size_t at = p * run->mid.width + begin, group = at / ACT8_GROUP;
-    float *gate, *up, *y = BUF(t, run->op->act) + at;
-    find_gate_and_up(t, run, e, p, begin, end, &gate, &up);
+    float *gate, *up, *y = run->mid.x ? BUF(t, run->op->act) + at : run->block.act;
+    find_gate_and_up(t, run, e, row, begin, end, &gate, &up);
     if (run->op->limit > 0)
         t->k->swiglu_clamped(gate, up, end - begin, run->op->limit, y);
     else
@@ -286,28 +299,75 @@ static void keep_reading(const struct task *t)
     read_on(t->be);
 }
 
+static struct pick_block block_of(const struct task *t)
+{
+    const struct cpu_backend *be = t->be;
+    size_t in = be->most_in, groups = in / ACT8_GROUP;
+    uint8_t *at = (uint8_t *)scratch_of(t) + be->block_at;
+    float *floats = (float *)(void *)(at + PICK_BLOCK * in);
+    return (struct pick_block){.q = (int8_t *)at,
+                               .scale = floats,
+                               .sum = floats + PICK_BLOCK * groups,
+                               .gate_up = floats + 2 * PICK_BLOCK * groups,
+                               .act = floats + 2 * PICK_BLOCK * groups +
+                                      PICK_BLOCK * cpu_block_stride(be)};
+}
+
+/* The rows of n picks from p on, one after the other: *row is the first, in *in. */
+static void take_rows(const struct experts_run *run, uint32_t p, uint32_t n, struct act8 *copy,
+                      struct rows_in *in, uint32_t *row)
+{
+    const struct pick_block *block = &run->block;
+    const struct act8 *act = run->in.act;
+    const size_t width = run->in.width, groups = width / ACT8_GROUP;
+    *in = run->in;
+    *row = in->rows ? (uint32_t)in->rows[p] : p;
+    if (!in->rows || in->rows[p + n - 1] - in->rows[p] == (int32_t)n - 1) return;
+    for (size_t i = 0; i < n; i++) {
+        size_t from = (size_t)in->rows[p + i];
+        memcpy(block->q + i * width, act->q + from * width, width);
+        memcpy(block->scale + i * groups, act->scale + from * groups, groups * sizeof(float));
+        memcpy(block->sum + i * groups, act->sum + from * groups, groups * sizeof(float));
+    }
+    *copy = (struct act8){run->in.width, block->q, block->scale, block->sum};
+    in->act = copy;
+    *row = 0;
+}
+
+/*
+ * Columns [begin, end) of the activation for n picks of expert e from p on. Its gate and up lie one
+ * after the other in a pick's row, or in pairs as a joint matrix gives them.
+ */
+static void activate_picks(const struct task *t, const struct experts_run *run, uint32_t e,
+                           uint32_t p, uint32_t n, uint32_t begin, uint32_t end)
+{
+    const struct expert_bank *bank = run->bank;
+    const struct expert_view *v = view_of(t, run, e);
+    const size_t stride = cpu_block_stride(t->be);
+    float *y = run->block.gate_up;
+    uint32_t each = bank->paired ? 2 : 1, row;
+    struct act8 copy;
+    struct rows_in in;
+    take_rows(run, p, n, &copy, &in, &row);
+    expert_matmul(t, &v->gate, bank->transposed, each * begin, each * end, &in, row, n, y, stride);
+    if (!bank->paired)
+        expert_matmul(t, &v->up, bank->transposed, begin, end, &in, row, n, y + run->mid.width,
+                      stride);
+    for (uint32_t i = 0; i < n; i++) activate(t, run, e, p + i, y + i * stride, begin, end);
+}
+
 /*
  * This thread's values of the activation, whole groups of int8, for all picks of the round: what it
- * needs of gate and up is what it computed. These lie one after the other in a pick's row, or in
- * pairs as a joint matrix gives them.
+ * needs of gate and up is what it computed.
  */
 static void gate_and_up(const struct task *t, const struct experts_run *run)
 {
-    const struct expert_bank *bank = run->bank;
-    size_t inter = run->mid.width;
-    float *y = BUF(t, run->op->gate_up);
-    uint32_t begin, end, each = bank->paired ? 2 : 1;
+    uint32_t begin, end;
     share(t, run->mid.width, ACT8_GROUP, &begin, &end);
     for (uint32_t i = 0; i < t->be->round.n && begin < end; i++) {
-        uint32_t e = t->be->round.experts[i];
-        uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
-        const struct expert_view *v = view_of(t, run, e);
-        expert_matmul(t, &v->gate, bank->transposed, each * begin, each * end, &run->in, p0, p1, y,
-                      2 * inter);
-        if (!bank->paired)
-            expert_matmul(t, &v->up, bank->transposed, begin, end, &run->in, p0, p1, y + inter,
-                          2 * inter);
-        for (uint32_t p = p0; p < p1; p++) activate(t, run, e, p, begin, end);
+        uint32_t e = t->be->round.experts[i], p1 = (uint32_t)run->offsets[e + 1];
+        for (uint32_t p = (uint32_t)run->offsets[e]; p < p1; p += PICK_BLOCK)
+            activate_picks(t, run, e, p, min_u32(PICK_BLOCK, p1 - p), begin, end);
         keep_reading(t);
     }
 }
@@ -331,8 +391,8 @@ static void down(const struct task *t, const struct experts_run *run)
     for (uint32_t i = 0; i < t->be->round.n && begin < end; i++) {
         uint32_t e = t->be->round.experts[i];
         uint32_t p0 = (uint32_t)run->offsets[e], p1 = (uint32_t)run->offsets[e + 1];
-        expert_matmul(t, &view_of(t, run, e)->down, bank->transposed, begin, end, &run->mid, p0, p1,
-                      y, hidden);
+        expert_matmul(t, &view_of(t, run, e)->down, bank->transposed, begin, end, &run->mid, p0,
+                      p1 - p0, y + (size_t)p0 * hidden, hidden);
         if (bank->down_bias)
             add_bias(t, bank->down_bias + (size_t)e * hidden, begin, end, hidden, p0, p1, y);
         keep_reading(t);
@@ -354,16 +414,19 @@ void cpu_experts(const struct task *t, const struct node *node)
     const struct op_experts *op = &node->u.experts;
     struct cpu_backend *be = t->be;
     uint8_t int8 = BANK_INT8(t, op->bank);
+    bool finds = cpu_finds_rows(be, BUFFER_DECL(be, op->x));
     struct experts_run run = {
         .op = op,
         .bank = WT(t, op->bank)->bank,
         .offsets = BUF_I32(t, op->offsets),
-        .in = {BUF(t, op->x), int8 & BANK_INT8_IN ? &be->act_expert_in.act : NULL, WIDTH(t, op->x)},
-        .mid = {BUF(t, op->act), int8 & BANK_INT8_MID ? &be->act_expert_mid.act : NULL,
+        .in = {BUF(t, op->x), int8 & BANK_INT8_IN ? &be->act_expert_in.act : NULL,
+               finds ? be->pick_rows : NULL, WIDTH(t, op->x)},
+        .mid = {BUF(t, op->act), int8 & BANK_INT8_MID ? &be->act_expert_mid.act : NULL, NULL,
                 WIDTH(t, op->act)},
+        .block = block_of(t),
     };
     if (t->thread == 0) begin_rounds(be, &run);
-    if (run.in.act) quantize_rows(t, &run.in, N_ROWS(t, op->x));
+    if (run.in.act && !finds) quantize_rows(t, &run.in, N_ROWS(t, op->x));
     for (;;) {
         if (t->thread == 0) next_round(be);
         pool_barrier_asleep(be->pool);
