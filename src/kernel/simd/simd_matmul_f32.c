@@ -8,6 +8,8 @@
 #include "kernel/simd/sets.h"
 
 enum { TILE_ROWS = 4, TILE_TOKENS = LANES == 8 ? 2 : 4, PASS_ROWS = 8 };
+/* Passes over more tokens would read their activations from memory each time. */
+enum { BLOCK_TOKENS = 256 };
 
 enum source { SOURCE_F32, SOURCE_F16, SOURCE_BF16 };
 
@@ -102,10 +104,12 @@ static void matmul_f32_f32(const struct wmat *w, uint32_t row0, uint32_t row1, c
                            size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
 {
     (void)scratch;
-    for (uint32_t r = row0; r < row1; r += PASS_ROWS) {
-        struct panel p = {w->data + r * row_bytes(w), row_bytes(w), w->cols};
-        panel_product(&p, min_u32(PASS_ROWS, row1 - r), SOURCE_F32, x, ldx, n, y + r, ldy);
-    }
+    for (uint32_t t = 0; t < n; t += BLOCK_TOKENS)
+        for (uint32_t r = row0; r < row1; r += PASS_ROWS) {
+            struct panel p = {w->data + r * row_bytes(w), row_bytes(w), w->cols};
+            panel_product(&p, min_u32(PASS_ROWS, row1 - r), SOURCE_F32, x + t * ldx, ldx,
+                          min_u32(BLOCK_TOKENS, n - t), y + t * ldy + r, ldy);
+        }
 }
 
 INLINE void dequant_row(const struct wmat *w, uint32_t row, float *y)
@@ -124,7 +128,7 @@ INLINE void dequant_row(const struct wmat *w, uint32_t row, float *y)
     }
 }
 
-static void matmul_f32_converted(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
+static void convert_and_multiply(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
                                  size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
 {
     float *weights = scratch_aligned(scratch);
@@ -137,6 +141,14 @@ static void matmul_f32_converted(const struct wmat *w, uint32_t row0, uint32_t r
         for (uint32_t i = 0; i < rows; i++) dequant_row(w, r + i, weights + i * stride);
         panel_product(&p, rows, SOURCE_F32, x, ldx, n, y + r, ldy);
     }
+}
+
+static void matmul_f32_converted(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
+                                 size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
+{
+    for (uint32_t t = 0; t < n; t += BLOCK_TOKENS)
+        convert_and_multiply(w, row0, row1, x + t * ldx, ldx, min_u32(BLOCK_TOKENS, n - t),
+                             y + t * ldy, ldy, scratch);
 }
 
 static void matmul_f32_f16(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
