@@ -394,8 +394,14 @@ INLINE void tiles_of(const struct work *k, const struct panel *p, struct tokens 
         x.scale += (count)*x.ldscale;                                                              \
         x.sum += (count)*x.ldscale;                                                                \
     }
-    /* The tile that does most of the work is worth a version of its own. */
-    if (vectors == TILE_VECTORS && k->per_group == 2) TILES(TILE_TOKENS, true)
+    /* The tiles that do most of the work are worth a version of their own. */
+    if (vectors == TILE_VECTORS && k->per_group == 2) {
+        TILES(TILE_TOKENS, true)
+        if (TILE_TOKENS > 3) TILES(3, true)
+        if (TILE_TOKENS > 2) TILES(2, true)
+        TILES(1, true)
+        return;
+    }
     TILES(TILE_TOKENS, false)
     TILES(1, false)
 #undef TILES
