@@ -1,5 +1,6 @@
 /* sluice inspect: what a model is and how much memory it needs. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "app.h"
@@ -81,7 +82,9 @@ static void print_memory(const struct view *view, struct buffer *out)
     buffer_printf(out, "%-18s%s a token, %s for %" PRIu64 " tokens\n", "KV cache", size, total,
                   view->n_ctx);
     line_bytes(out, "recurrent state", info->recurrent_bytes, "for each session");
-    line_bytes(out, "scratch", info->scratch_bytes, "for a full batch");
+    char batch[48];
+    snprintf(batch, sizeof batch, "for a batch of %" PRIu32 " tokens", info->max_batch_tokens);
+    line_bytes(out, "scratch", info->scratch_bytes, batch);
     app_plan_text(view->engine, out);
     if (info->padding_bytes) line_bytes(out, "padding", info->padding_bytes, "between experts");
     if (!view->n_skipped) return;
@@ -152,6 +155,7 @@ static json_t *view_json(const struct view *view, bool with_tensors)
     SET(kv_bytes_per_token);
     SET(recurrent_bytes);
     SET(scratch_bytes);
+    SET(max_batch_tokens);
     SET(skipped_bytes);
     SET(padding_bytes);
     SET(converted_bytes);

@@ -124,7 +124,8 @@ typedef void sluice_log_fn(void *user, enum sluice_log_level level, const char *
 struct sluice_engine_options {
     uint32_t size;             /* sizeof of this struct, set by _default */
     uint32_t n_threads;        /* compute threads, the caller included; 0: one per fast core */
-    uint32_t max_batch_tokens; /* tokens evaluated at once; longer inputs are cut; 0: 512 */
+    uint32_t max_batch_tokens; /* tokens evaluated at once; longer inputs are cut; 0: 512 to 2048,
+                                  as memory and plan_ctx (or the trained context) allow */
     enum sluice_precision precision; /* default SLUICE_FAST */
     bool keep_hidden;                /* evaluations can return the residual stream per layer */
     uint32_t top_k_experts;          /* experts per token instead of the model's; 0: the model's */
@@ -227,6 +228,7 @@ struct sluice_engine_info {
     uint64_t budget_bytes;      /* what plan_bytes must stay below; 0: mapped */
     uint32_t io_depth;          /* most reads in flight */
     bool io_registered_files, io_registered_buffers; /* with io_uring, for cheaper reads */
+    uint32_t max_batch_tokens; /* as asked for or chosen */
 };
 
 SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,
@@ -340,7 +342,10 @@ struct sluice_eval_options {
      * Rows are in the order of the segments. NULL: not wanted.
      */
     float *hidden;
-    /* Asked between pieces; true ends the call with SLUICE_E_CANCELLED. */
+    /*
+     * Asked between pieces, and between the layers of a piece of more than 512 tokens; true ends
+     * the call with SLUICE_E_CANCELLED, and the piece has not been evaluated.
+     */
     bool (*cancelled)(void *user);
     /* Told after each piece how many of the ids of the call are done. */
     void (*progress)(void *user, size_t done, size_t total);

@@ -15,6 +15,9 @@ struct batch {
     uint32_t n_outputs; /* rows of the tail; may change between runs of the same body */
     uint32_t n_segments;
     struct batch_segment *segments;
+    /* Asked between layers, by the thread that called; true ends the run. NULL: nobody to ask. */
+    bool (*cancelled)(void *user);
+    void *user;
 };
 
 /* The segment a row belongs to. */

@@ -10,7 +10,6 @@
 #include "token/tokenizer.h"
 
 enum {
-    DEFAULT_BATCH = 512,
     MAX_BATCH = 1 << 16,
     MAX_THREADS = 1024,
     TAIL_BYTES = 16 << 20, /* logits of one run of the tail */
@@ -30,7 +29,6 @@ static enum sluice_status take_options(struct sluice_engine *e,
     sluice_engine_options_default(o);
     TRY(options_take(o, sizeof *o, options, "engine", err));
     if (o->n_threads == 0) o->n_threads = e->processors.n_threads;
-    if (o->max_batch_tokens == 0) o->max_batch_tokens = DEFAULT_BATCH;
     if (o->n_threads > MAX_THREADS)
         return err_set(err, SLUICE_E_ARGUMENT, "%u threads were asked for; at most %d are possible",
                        o->n_threads, MAX_THREADS);
@@ -110,13 +108,30 @@ static enum sluice_status open_backend_at(struct sluice_engine *e, cpu_set_t *pl
     return SLUICE_OK;
 }
 
-static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_error *err)
+static enum sluice_status open_backend_of(struct sluice_engine *e, uint32_t batch,
+                                          struct sluice_error *err)
 {
+    e->options.max_batch_tokens = batch;
+    cpu_close(&e->backend);
+    layout_release(&e->layout);
     cpu_set_t *places = calloc(e->options.n_threads, sizeof *places);
     if (!places) return err_nomem(err, "places of threads", e->options.n_threads * sizeof *places);
     enum sluice_status status = open_backend_at(e, places, err);
     free(places);
     return status;
+}
+
+/*
+ * The batch that was asked for, or the largest one that memory has room for: the longer it is, the
+ * more tokens share an expert's weights once these are read and unpacked.
+ */
+static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_error *err)
+{
+    uint32_t asked = e->options.max_batch_tokens, batch = asked ? asked : LEAST_BATCH;
+    TRY(open_backend_of(e, batch, err));
+    e->plan.least_scratch = cpu_scratch_bytes(e->backend);
+    if (!asked) batch = memory_batch(e);
+    return batch == e->options.max_batch_tokens ? SLUICE_OK : open_backend_of(e, batch, err);
 }
 
 /* A model without one is evaluated all the same; running out of memory is another matter. */
@@ -264,6 +279,7 @@ void sluice_engine_get_info(const sluice_engine *e, struct sluice_engine_info *i
         .converted_bytes = m->converted_bytes,
         .n_expert_layers = m->n_banks,
         .token_dense_bytes = token_dense_bytes(m),
+        .max_batch_tokens = e->options.max_batch_tokens,
     };
     describe_memory(e, &full);
     memcpy(info, &full, min_size(info->size, sizeof full));

@@ -245,6 +245,25 @@ static void commit(struct call *c, const struct batch *batch)
     c->e->stats.tokens += batch->n_tokens;
 }
 
+static enum sluice_status cancelled(const struct call *c)
+{
+    return err_set(c->err, SLUICE_E_CANCELLED, "cancelled after %zu of %zu tokens", c->total_done,
+                   c->total);
+}
+
+/* A long batch takes long: its layers are asked between, too. */
+static enum sluice_status run_body(const struct call *c, struct batch *batch)
+{
+    struct sluice_engine *e = c->e;
+    if (batch->n_tokens > LEAST_BATCH) {
+        batch->cancelled = c->options.cancelled;
+        batch->user = c->options.user;
+    }
+    enum sluice_status status = cpu_run(e->backend, batch, 0, e->model.tail_node, c->err);
+    batch->cancelled = NULL;
+    return status == SLUICE_E_CANCELLED ? cancelled(c) : status;
+}
+
 static enum sluice_status run_call(struct call *c)
 {
     while (c->total_done < c->total) {
@@ -252,7 +271,7 @@ static enum sluice_status run_call(struct call *c)
         TRY(next_piece(c, &batch));
         uint64_t start = clock_ns();
         prefetch_begin(c->e, &batch);
-        TRY(cpu_run(c->e->backend, &batch, 0, c->e->model.tail_node, c->err));
+        TRY(run_body(c, &batch));
         if (c->options.hidden) copy_hidden(c, &batch);
         TRY(run_tails(c, &batch));
         prefetch_end(c->e, &batch, clock_ns() - start);
@@ -260,8 +279,7 @@ static enum sluice_status run_call(struct call *c)
         if (c->options.progress) c->options.progress(c->options.user, c->total_done, c->total);
         if (c->total_done < c->total && c->options.cancelled &&
             c->options.cancelled(c->options.user))
-            return err_set(c->err, SLUICE_E_CANCELLED, "cancelled after %zu of %zu tokens",
-                           c->total_done, c->total);
+            return cancelled(c);
     }
     return SLUICE_OK;
 }

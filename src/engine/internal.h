@@ -28,6 +28,7 @@ struct memory_plan {
     uint64_t granted_slots;           /* bytes that the store was told to keep to */
     uint32_t n_slots;
     uint64_t smallest; /* the least budget that works */
+    uint64_t least_scratch; /* of the smallest batch that the engine would have chosen */
     bool mapped;
 };
 
@@ -68,7 +69,15 @@ struct sluice_session {
     bool in_call; /* guarded by run_lock: part of the call being checked */
 };
 
-/* memory.c: plans the budget, then reads dense weights and opens the store. */
+/* Tokens of a batch, where nobody asked for a number: at least and at most. */
+enum { LEAST_BATCH = 512, MOST_BATCH = 2048 };
+
+/*
+ * memory.c: the batch that memory has room for, a power of two. Before: a backend for LEAST_BATCH
+ * tokens.
+ */
+uint32_t memory_batch(struct sluice_engine *e);
+/* Plans the budget, then reads dense weights and opens the store. */
 enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err);
 uint64_t memory_plan_total(const struct memory_plan *plan);
 /* What the plan is now. */

@@ -53,6 +53,20 @@ static uint64_t resident_now(void)
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* What the budget is, when so much is held already. */
+static uint64_t budget_of(const struct sluice_engine *e, uint64_t held, uint64_t without_limit)
+{
+    uint64_t available = memory_available("");
+    /* Where the system does not say what it has, everything is tried. */
+    if (e->options.ram_bytes) return e->options.ram_bytes;
+    return available ? held + available / 20 * 19 : without_limit;
+}
+
+static uint64_t overhead(const struct sluice_engine *e, uint64_t held)
+{
+    return held + e->options.n_threads * (uint64_t)THREAD_BYTES + IO_BYTES;
+}
+
 /* Distinct dense matrices: a tied head is the embedding, keys and values of MLA may be one. */
 static uint32_t dense_matrices(struct sluice_engine *e, struct wmat **out)
 {
@@ -86,6 +100,30 @@ static uint64_t all_slot_bytes(const struct sluice_engine *e, uint64_t *largest)
     return all;
 }
 
+/*
+ * A long batch is worth memory that nobody wants, or a small part of what slots would get: more
+ * slots help every token, but with a long batch a prompt reads each expert less often.
+ */
+enum { BATCH_PART = 16 };
+
+uint32_t memory_batch(struct sluice_engine *e)
+{
+    uint64_t largest, slots = all_slot_bytes(e, &largest), held = resident_now();
+    uint64_t fixed = overhead(e, held) + session_bytes(e) + e->model.dense_bytes;
+    uint64_t budget = budget_of(e, held, UINT64_MAX);
+    uint64_t left = budget > fixed ? budget - fixed : 0;
+    uint32_t batch = LEAST_BATCH, context = e->options.plan_ctx;
+    if (context == 0) context = e->model.trained_context;
+    if (e->options.n_slots) slots = min_u64(slots, largest * e->options.n_slots);
+    for (uint32_t twice = 2 * batch; twice <= MOST_BATCH && batch < context; twice *= 2) {
+        uint64_t scratch = e->plan.least_scratch * (twice / LEAST_BATCH);
+        bool spare = left >= slots && scratch <= left - slots;
+        if (!spare && scratch > left / BATCH_PART) break;
+        batch = twice;
+    }
+    return batch;
+}
+
 /* Bytes for slots that the budget leaves. */
 static uint64_t slots_left(const struct memory_plan *p)
 {
@@ -99,7 +137,7 @@ static enum sluice_status too_small(const struct memory_plan *p, struct sluice_e
                    "%.1f MiB of memory are too few: dense weights take %.1f, activations %.1f, the "
                    "session %.1f, the program %.1f; the smallest budget that works is %.1f MiB",
                    (double)p->budget / 1048576.0, (double)p->resident / 1048576.0,
-                   (double)p->scratch / 1048576.0, (double)p->session / 1048576.0,
+                   (double)p->least_scratch / 1048576.0, (double)p->session / 1048576.0,
                    (double)p->overhead / 1048576.0, (double)p->smallest / 1048576.0);
 }
 
@@ -111,21 +149,20 @@ static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
     struct memory_plan *p = &e->plan;
     uint64_t largest, all = all_slot_bytes(e, &largest), held = resident_now();
     uint64_t least = store_least_bytes(e->model.banks, e->model.n_banks, ALIGN);
-    uint64_t available = memory_available("");
-    p->overhead = held + o->n_threads * (uint64_t)THREAD_BYTES + IO_BYTES;
+    p->overhead = overhead(e, held);
     p->scratch = cpu_scratch_bytes(e->backend);
     p->session = session_bytes(e);
     p->resident = resident;
     uint64_t fixed = fixed_bytes(p);
     p->least_slots = least;
     p->most_slots = all;
-    p->smallest = fixed + least + SLACK_BYTES;
-    /* Where the system does not say what it has, everything is tried. */
-    p->budget = o->ram_bytes ? o->ram_bytes : available ? held + available / 20 * 19 : fixed + all;
+    uint64_t saved = p->scratch - min_u64(p->least_scratch, p->scratch);
+    p->smallest = fixed - saved + least + SLACK_BYTES;
+    p->budget = budget_of(e, held, fixed + all);
     if (o->n_slots) {
         uint64_t wanted = largest * o->n_slots;
         p->slots = p->most_slots = max_u64(min_u64(wanted, all), least);
-        p->smallest = fixed + p->slots + SLACK_BYTES;
+        p->smallest = fixed - saved + p->slots + SLACK_BYTES;
         return o->ram_bytes && fixed + p->slots > o->ram_bytes ? too_small(p, err) : SLUICE_OK;
     }
     if (p->budget < fixed + least) return too_small(p, err);

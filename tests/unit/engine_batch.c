@@ -223,8 +223,8 @@ static void check_sizes(enum sluice_precision precision)
     struct prompt p = prompt_make(run_vocab(engine), 140, 4);
     prompt_run(&p, engine);
     sluice_engine_close(&engine);
-    static const uint32_t sizes[] = {1, 2, 7, 512};
-    for (int i = 0; i < 4; i++) {
+    static const uint32_t sizes[] = {1, 2, 7, 512, 0};
+    for (int i = 0; i < 5; i++) {
         o.max_batch_tokens = sizes[i];
         o.n_threads = 1 + (uint32_t)i;
         check_same(&p, &o, NULL, "batch size");

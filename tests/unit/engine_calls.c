@@ -59,6 +59,39 @@ static void test_cancel(void)
     sluice_engine_close(&engine);
 }
 
+/*
+ * A long piece can be cancelled between its layers, and leaves no trace then; evaluated, it gives the
+ * bits of short ones.
+ */
+static void test_cancel_within_a_piece(void)
+{
+    enum { LONG = 600 };
+    struct sluice_error err = {0};
+    struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+    o.max_batch_tokens = LONG;
+    sluice_engine *engine = run_engine(packed_model, &o);
+    sluice_session *session = run_session_of(engine, LONG);
+    struct prompt p = prompt_make(run_vocab(engine), LONG, 2);
+    float *logits = must(calloc(2 * p.vocab, sizeof *logits));
+    struct sluice_segment s = {.session = session, .ids = p.ids, .n_ids = LONG, .n_logits = 1};
+    struct sluice_eval_options pieces;
+    sluice_eval_options_default(&pieces);
+    pieces.chunk = 50;
+    CHECK_OK(sluice_eval(engine, &s, 1, &pieces, logits, &err));
+    sluice_session_reset(session);
+    struct watch w = {.stop_after = 2};
+    struct sluice_eval_options eval = watched(&w, 0);
+    FAILS(CANCELLED, "cancelled after 0 of 600 tokens",
+          sluice_eval(engine, &s, 1, &eval, logits + p.vocab, &err));
+    CHECK(sluice_session_position(session) == 0 && w.calls == 2 && w.last_done == 0);
+    CHECK_OK(sluice_eval(engine, &s, 1, NULL, logits + p.vocab, &err));
+    CHECK(memcmp(logits, logits + p.vocab, p.vocab * sizeof *logits) == 0);
+    free(logits);
+    prompt_release(&p);
+    sluice_session_close(&session);
+    sluice_engine_close(&engine);
+}
+
 /* Nothing is left to cancel once the last piece is done. */
 static void test_cancel_too_late(void)
 {
@@ -309,6 +342,7 @@ static void test_instruction_sets_agree(void)
 
 #define CASES(C)                                                                                   \
     C(cancel)                                                                                      \
+    C(cancel_within_a_piece)                                                                       \
     C(cancel_too_late)                                                                             \
     C(cancel_of_two_sessions)                                                                      \
     C(reset_is_new)                                                                                \

@@ -70,6 +70,37 @@ static void expect_plan(const sluice_engine *engine, uint64_t budget)
     CHECK(info.budget_bytes == budget && info.plan_bytes <= budget && info.n_slots >= 1);
 }
 
+static struct sluice_engine_info plan_of(struct sluice_engine_options o)
+{
+    o.plan_only = true;
+    sluice_engine *engine = run_engine(storyteller, &o);
+    struct sluice_engine_info info = info_of(engine);
+    sluice_engine_close(&engine);
+    return info;
+}
+
+/* Nobody asks for a batch: it grows with memory and context, and the least budget stays. */
+static void test_batch_by_memory(void)
+{
+    if (is_instrumented()) SKIP(INSTRUMENTED);
+    struct sluice_engine_options o = small_options(0);
+    CHECK(plan_of(o).max_batch_tokens == 64);
+    o.max_batch_tokens = 0;
+    CHECK(plan_of(o).max_batch_tokens == 512);
+    o.plan_ctx = 600;
+    CHECK(plan_of(o).max_batch_tokens == 1024);
+    o.plan_ctx = 2048;
+    struct sluice_engine_info most = plan_of(o);
+    CHECK(most.max_batch_tokens == 2048 && most.plan_bytes <= most.budget_bytes);
+    o.ram_bytes = most.smallest_plan_bytes + (1 << 20);
+    struct sluice_engine_info least = plan_of(o);
+    CHECK(least.max_batch_tokens == 512 && least.plan_bytes <= o.ram_bytes);
+    CHECK(least.scratch_bytes < most.scratch_bytes / 2);
+    o.ram_bytes = most.plan_bytes + (128 << 20);
+    struct sluice_engine_info again = plan_of(o);
+    CHECK(again.max_batch_tokens == 2048 && again.n_slots == most.n_slots);
+}
+
 static void test_sessions_take_slots(void)
 {
     enum { MORE = 3 };
@@ -326,6 +357,7 @@ static void test_plan_only(void)
 }
 
 #define CASES(C)                                                                                   \
+    C(batch_by_memory)                                                                             \
     C(sessions_take_slots)                                                                         \
     C(sessions_that_do_not_fit)                                                                    \
     C(budget_changes)                                                                              \

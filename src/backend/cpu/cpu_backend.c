@@ -339,6 +339,17 @@ static bool is_one_token(const struct batch *batch)
     return batch->n_tokens == 1 && batch->n_segments == 1 && batch->n_outputs <= 1;
 }
 
+/* Thread 0 asks when a layer begins. */
+static bool is_cancelled(struct cpu_backend *be, uint32_t node)
+{
+    const struct node *nodes = be->graph->nodes.items;
+    const struct batch *batch = be->batch;
+    if (!batch->cancelled || node == be->begin || nodes[node].layer == nodes[node - 1].layer)
+        return false;
+    be->cancelled = be->cancelled || batch->cancelled(batch->user);
+    return be->cancelled;
+}
+
 static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct cpu_backend *be = arg;
@@ -363,7 +374,8 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
             cpu_quantize(&task, step);
         else
             node_fns[node->op](&task, node);
-        if (thread == 0 && be->status != SLUICE_OK) atomic_store(&be->stopped_at, s);
+        if (thread == 0 && (be->status != SLUICE_OK || is_cancelled(be, step->node)))
+            atomic_store(&be->stopped_at, s);
     }
 }
 
@@ -374,12 +386,14 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     be->begin = begin;
     be->end = end;
     be->status = SLUICE_OK;
+    be->cancelled = false;
     atomic_store(&be->stopped_at, UINT32_MAX);
     be->noted_ns = be->profile.step ? clock_ns() : 0;
     be->waited_ns = 0;
     for (size_t i = 0; i < be->graph->nodes.n; i++)
         atomic_store_explicit(&be->turns[i], 0, memory_order_relaxed);
     pool_run(be->pool, run_nodes, be, batch->n_tokens);
+    if (be->cancelled && be->status == SLUICE_OK) be->status = SLUICE_E_CANCELLED;
     if (be->profile.step && be->status == SLUICE_OK) {
         cpu_note_step(be, be->first_step[end] - 1);
         cpu_profile_steps(be, be->first_step[begin], be->first_step[end]);

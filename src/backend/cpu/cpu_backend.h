@@ -59,7 +59,8 @@ bool cpu_bind_borrowed(struct cpu_backend *backend, uint32_t id, const void *dat
 /*
  * Runs nodes [begin, end) over the batch, which must fit the dims given at open. Sequences are read
  * and their next states written; committing them is the caller's. Errors: those of the expert
- * store; the rest of the run is then skipped and nothing may be committed.
+ * store, CANCELLED without a message; the rest of the run is then skipped and nothing may be
+ * committed.
  */
 enum sluice_status cpu_run(struct cpu_backend *backend, const struct batch *batch, uint32_t begin,
                            uint32_t end, struct sluice_error *err);

@@ -102,6 +102,7 @@ struct cpu_backend {
     uint64_t noted_ns, waited_ns; /* when the last step ended, and what was waited until then */
     struct experts_round round;
     enum sluice_status status; /* first error; set by thread 0 between barriers */
+    bool cancelled;            /* thread 0's */
     /*
      * The step that failed. After a barrier the threads may not look at status: thread 0 may be
      * further on already, and set it there.
