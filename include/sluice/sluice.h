@@ -228,7 +228,7 @@ struct sluice_engine_info {
     uint64_t budget_bytes;      /* what plan_bytes must stay below; 0: mapped */
     uint32_t io_depth;          /* most reads in flight */
     bool io_registered_files, io_registered_buffers; /* with io_uring, for cheaper reads */
-    uint32_t max_batch_tokens; /* as asked for or chosen */
+    uint32_t max_batch_tokens;                       /* as asked for or chosen */
 };
 
 SLUICE_API void sluice_engine_get_info(const sluice_engine *engine,

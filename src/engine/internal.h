@@ -27,7 +27,7 @@ struct memory_plan {
     uint64_t least_slots, most_slots; /* bytes: one slot of each size; all that were asked for */
     uint64_t granted_slots;           /* bytes that the store was told to keep to */
     uint32_t n_slots;
-    uint64_t smallest; /* the least budget that works */
+    uint64_t smallest;      /* the least budget that works */
     uint64_t least_scratch; /* of the smallest batch that the engine would have chosen */
     bool mapped;
 };

@@ -60,8 +60,8 @@ static void test_cancel(void)
 }
 
 /*
- * A long piece can be cancelled between its layers, and leaves no trace then; evaluated, it gives the
- * bits of short ones.
+ * A long piece can be cancelled between its layers, and leaves no trace then; evaluated, it gives
+ * the bits of short ones.
  */
 static void test_cancel_within_a_piece(void)
 {

@@ -154,8 +154,8 @@ static inline bool cpu_finds_rows(const struct cpu_backend *be, const struct buf
     return be->unused[expert_input - be->graph->buffers.items];
 }
 /*
- * Between the gate and up of two picks of a block: lines of them that are written together fall into
- * different sets of a cache.
+ * Between the gate and up of two picks of a block: lines of them that are written together fall
+ * into different sets of a cache.
  */
 static inline size_t cpu_block_stride(const struct cpu_backend *be)
 {
