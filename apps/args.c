@@ -431,6 +431,7 @@ void args_release(struct args *args)
     free(args->stop.items);
     free(args->logit_bias.items);
     free(args->context.items);
+    free(args->prefill.items);
     free(args->ram.items);
     free(args->slots.items);
     free(args->capacity.items);
