@@ -1,6 +1,7 @@
 #include "token/added_tokens.h"
 
-#include "token/utf8.h"
+#include "base/utf8.h"
+#include "token/unicode.h"
 
 bool added_trie_init(struct added_trie *trie, const struct added_token *tokens, size_t n,
                      bool normalized)

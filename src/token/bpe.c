@@ -1,5 +1,5 @@
 #include "token/bpe.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 /* A symbol of a long piece, linked to its neighbours by index. */
 struct bpe_symbol {

@@ -3,7 +3,7 @@
  * of at most three bytes that may still become one (struct sluice_text_stream).
  */
 #include "token/tokenizer.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 static const uint8_t replacement[3] = {0xef, 0xbf, 0xbd}; /* U+FFFD */
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "token/token_json.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 enum sluice_status json_cursor_fail(const struct json_cursor *cursor, const char *what,
                                     struct sluice_error *err)

@@ -3,7 +3,7 @@
 #include <utf8proc.h>
 
 #include "token/sentencepiece.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 /*
  * Characters that are their own NFC and never join with what comes before them (checked against

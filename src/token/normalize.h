@@ -6,7 +6,7 @@
 #define SLUICE_TOKEN_NORMALIZE_H
 
 #include "base/array.h"
-#include "token/text_buffer.h"
+#include "base/text_buffer.h"
 
 struct normalizer {
     bool nfc;

@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "token/split_regex.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 /* Items of character classes, without brackets. White_Space, and what is not. */
 #define SPACE_ITEMS                                                                                \

@@ -11,7 +11,7 @@
 #include <pcre2.h>
 
 #include "base/err.h"
-#include "token/text_buffer.h"
+#include "base/text_buffer.h"
 
 /*
  * Appends the PCRE2 form of pattern, valid UTF-8, to out. Errors: NO_TOKENIZER when it uses what

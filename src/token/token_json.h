@@ -9,7 +9,7 @@
 #define SLUICE_TOKEN_TOKEN_JSON_H
 
 #include "format/json.h"
-#include "token/text_buffer.h"
+#include "base/text_buffer.h"
 
 struct token_json {
     json_t *rest;       /* the document, the two values replaced by null */

@@ -4,7 +4,7 @@
 #include "token/gguf_tokenizer.h"
 #include "token/token_json.h"
 #include "token/tokenizer.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 /* What tokenizer_parse reads. */
 struct source {

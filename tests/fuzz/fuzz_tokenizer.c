@@ -4,7 +4,7 @@
  */
 #include "fuzz.h"
 #include "token/gguf_tokenizer.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 /* A failure has a code and a sentence. */
 static void promise_error(enum sluice_status status, const struct sluice_error *err)

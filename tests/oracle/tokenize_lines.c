@@ -18,7 +18,7 @@
 #include "base/span.h"
 #include "sluice/sluice.h"
 #include "token/tokenizer.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 static int fail(const char *what)
 {

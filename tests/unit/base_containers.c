@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "check.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 static void test_arena_keeps_contents(void)
 {

@@ -3,7 +3,7 @@
 #include "check.h"
 #include "gguf_bytes.h"
 #include "token/gguf_tokenizer.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 static struct sluice_error err;
 

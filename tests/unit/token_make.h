@@ -9,7 +9,7 @@
 
 #include "check.h"
 #include "token/tokenizer.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 struct recipe {
     const char *added;                             /* items of added_tokens */

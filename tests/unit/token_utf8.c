@@ -2,6 +2,7 @@
 #include <utf8proc.h>
 
 #include "base/rng.h"
+#include "token/unicode.h"
 #include "token_make.h"
 
 static struct text_buffer lossy(const char *bytes, size_t len)

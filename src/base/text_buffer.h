@@ -1,6 +1,6 @@
 /* A growable run of bytes. Zero-initialise; free with text_release. */
-#ifndef SLUICE_TOKEN_TEXT_BUFFER_H
-#define SLUICE_TOKEN_TEXT_BUFFER_H
+#ifndef SLUICE_BASE_TEXT_BUFFER_H
+#define SLUICE_BASE_TEXT_BUFFER_H
 
 #include <stdlib.h>
 

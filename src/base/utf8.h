@@ -3,11 +3,11 @@
  * longest prefix of a character that never completes counts as one error (Unicode 15, 3.9, U+FFFD
  * Substitution of Maximal Subparts).
  */
-#ifndef SLUICE_TOKEN_UTF8_H
-#define SLUICE_TOKEN_UTF8_H
+#ifndef SLUICE_BASE_UTF8_H
+#define SLUICE_BASE_UTF8_H
 
 #include "base/span.h"
-#include "token/text_buffer.h"
+#include "base/text_buffer.h"
 
 enum utf8_kind {
     UTF8_CHAR,    /* *len bytes are the character *cp */
@@ -30,10 +30,5 @@ size_t utf8_valid_prefix(struct span text);
 bool utf8_valid(struct span text);
 /* Appends text with each error replaced by U+FFFD. False: out of memory. */
 bool utf8_append_lossy(struct text_buffer *out, struct span text);
-
-/* White_Space of Unicode. */
-bool unicode_is_space(uint32_t cp);
-/* \w of Rust's regex crate: Alphabetic, marks, decimal digits, connectors and joiners. */
-bool unicode_is_word(uint32_t cp);
 
 #endif
