@@ -2,8 +2,8 @@
  * Ids to text. The bytes of a token need not be whole characters, so they pass through a window
  * of at most three bytes that may still become one (struct sluice_text_stream).
  */
-#include "token/tokenizer.h"
 #include "base/utf8.h"
+#include "token/tokenizer.h"
 
 static const uint8_t replacement[3] = {0xef, 0xbf, 0xbd}; /* U+FFFD */
 

@@ -1,6 +1,6 @@
 /* Reading model.merges (bpe.h). */
+#include "format/json_cursor.h"
 #include "token/bpe.h"
-#include "token/token_json.h"
 
 struct merge {
     uint32_t left, right, both; /* left UINT32_MAX: cannot happen */

@@ -2,8 +2,8 @@
 
 #include <utf8proc.h>
 
-#include "token/sentencepiece.h"
 #include "base/utf8.h"
+#include "token/sentencepiece.h"
 
 /*
  * Characters that are their own NFC and never join with what comes before them (checked against

@@ -1,8 +1,8 @@
 /* From Oniguruma's dialect (Ruby's syntax, UTF-8) to PCRE2's (split_regex.h). */
 #include <stdio.h>
 
-#include "token/split_regex.h"
 #include "base/utf8.h"
+#include "token/split_regex.h"
 
 /* Items of character classes, without brackets. White_Space, and what is not. */
 #define SPACE_ITEMS                                                                                \

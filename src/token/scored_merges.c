@@ -1,6 +1,6 @@
 /* The merges of a vocabulary with scores (bpe.h). */
-#include "token/bpe.h"
 #include "base/utf8.h"
+#include "token/bpe.h"
 
 /* Ways to cut a token grow with its length; those of real vocabularies have at most 16 characters.
  */

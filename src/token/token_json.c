@@ -1,107 +1,57 @@
 #include "token/token_json.h"
 
+#include "base/text_buffer.h"
+#include "format/json_cursor.h"
+
 /*
- * Skipping only has to find where a value ends in a document that is correct: what it steps over
- * is read by one of the two strict readers afterwards.
+ * Cutting only has to find where a value ends in a document that is correct: what it steps over is
+ * read by one of the two strict readers afterwards.
  */
-struct skipper {
-    const uint8_t *p, *end;
-};
-
-static bool skip_space(struct skipper *s)
+static bool cut_value(struct json_cursor *cursor, struct span *out)
 {
-    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\r' || *s->p == '\t'))
-        s->p++;
-    return s->p < s->end;
+    return json_cursor_cut(cursor, JSON_MAX_DEPTH, out, NULL) == SLUICE_OK;
 }
 
-static bool skip_string(struct skipper *s)
+static bool skip_byte(struct json_cursor *cursor, char c)
 {
-    if (s->p == s->end || *s->p != '"') return false;
-    for (s->p++; s->p < s->end; s->p++) {
-        if (*s->p == '"') {
-            s->p++;
-            return true;
-        }
-        if (*s->p == '\\' && ++s->p == s->end) break;
-    }
-    return false;
+    return json_cursor_expect(cursor, c, NULL) == SLUICE_OK;
 }
 
-static bool ends_scalar(uint8_t c)
-{
-    return c == ',' || c == ']' || c == '}' || c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
+typedef bool visit_fn(struct json_cursor *cursor, struct span key, struct token_json *out);
 
-static bool skip_value(struct skipper *s)
+/* Calls visit at the value of each member of the object at cursor; visit moves behind the value. */
+static bool skip_object(struct json_cursor *cursor, visit_fn *visit, struct token_json *out)
 {
-    size_t depth = 0;
-    do {
-        if (!skip_space(s)) return false;
-        uint8_t c = *s->p;
-        if (c == '"') {
-            if (!skip_string(s)) return false;
-        } else if (c == '[' || c == '{') {
-            depth++;
-            s->p++;
-        } else if (c == ']' || c == '}') {
-            if (depth == 0) return false;
-            depth--;
-            s->p++;
-        } else if (depth > 0 && (c == ',' || c == ':')) {
-            s->p++;
-        } else {
-            const uint8_t *start = s->p;
-            while (s->p < s->end && !ends_scalar(*s->p) && *s->p != ':') s->p++;
-            if (s->p == start) return false;
-        }
-    } while (depth > 0);
-    return true;
-}
-
-static bool skip_byte(struct skipper *s, char c)
-{
-    if (!skip_space(s) || *s->p != (uint8_t)c) return false;
-    s->p++;
-    return true;
-}
-
-typedef bool visit_fn(struct skipper *s, struct span key, struct token_json *out);
-
-/* Calls visit at the value of each member of the object at s; visit moves behind the value. */
-static bool skip_object(struct skipper *s, visit_fn *visit, struct token_json *out)
-{
-    if (!skip_byte(s, '{') || !skip_space(s)) return false;
-    if (*s->p == '}') return skip_byte(s, '}');
-    for (;;) {
-        if (!skip_space(s)) return false;
-        const uint8_t *key = s->p;
-        if (!skip_string(s)) return false;
-        struct span name = span_of(key + 1, (size_t)(s->p - key) - 2);
-        if (!skip_byte(s, ':') || !skip_space(s) || !visit(s, name, out)) return false;
-        if (!skip_space(s)) return false;
-        if (*s->p == '}') return skip_byte(s, '}');
-        if (!skip_byte(s, ',')) return false;
+    if (!skip_byte(cursor, '{')) return false;
+    for (bool first = true, more;; first = false) {
+        if (json_cursor_item(cursor, first, '}', &more, NULL) != SLUICE_OK) return false;
+        if (!more) return true;
+        struct span key;
+        if (json_cursor_peek(cursor) != '"' || !cut_value(cursor, &key)) return false;
+        if (!skip_byte(cursor, ':')) return false;
+        json_cursor_peek(cursor);
+        if (!visit(cursor, span_of(key.data + 1, key.len - 2), out)) return false;
     }
 }
 
-static bool visit_model(struct skipper *s, struct span key, struct token_json *out)
+static bool visit_model(struct json_cursor *cursor, struct span key, struct token_json *out)
 {
     struct span *cut = span_equal(key, span_str("vocab"))    ? &out->vocab
                        : span_equal(key, span_str("merges")) ? &out->merges
                                                              : NULL;
-    const uint8_t *start = s->p;
-    if (!skip_value(s)) return false;
+    struct span value;
+    if (!cut_value(cursor, &value)) return false;
     /* A second value of the same name stays where the strict reader will see it twice. */
-    if (cut && !cut->data) *cut = span_of(start, (size_t)(s->p - start));
+    if (cut && !cut->data) *cut = value;
     return true;
 }
 
-static bool visit_top(struct skipper *s, struct span key, struct token_json *out)
+static bool visit_top(struct json_cursor *cursor, struct span key, struct token_json *out)
 {
     bool is_model = span_equal(key, span_str("model")) && !out->vocab.data && !out->merges.data;
-    if (is_model && *s->p == '{') return skip_object(s, visit_model, out);
-    return skip_value(s);
+    if (is_model && json_cursor_peek(cursor) == '{') return skip_object(cursor, visit_model, out);
+    struct span value;
+    return cut_value(cursor, &value);
 }
 
 /* "null" in place of cut, with as many line ends, so that lines of messages stay true. */
@@ -136,8 +86,9 @@ enum sluice_status token_json_split(struct span text, const char *file, struct t
                                     struct sluice_error *err)
 {
     *out = (struct token_json){0};
-    struct skipper s = {text.data, text.data + text.len};
-    if (text.len == 0 || !skip_object(&s, visit_top, out)) {
+    struct json_cursor cursor = {
+        .p = text.data, .end = text.data + text.len, .start = text.data, .file = file, .field = ""};
+    if (text.len == 0 || !skip_object(&cursor, visit_top, out)) {
         *out = (struct token_json){0};
         return json_parse(text, file, &out->rest, err);
     }

@@ -1,6 +1,6 @@
 /* Text to ids (tokenizer.h), and the public calls that open and describe a tokenizer. */
-#include "token/tokenizer.h"
 #include "base/utf8.h"
+#include "token/tokenizer.h"
 
 /* One call of sluice_tokenize and its memory. */
 struct encoder {

@@ -1,10 +1,10 @@
 #include <stdio.h>
 
+#include "base/utf8.h"
 #include "io/file.h"
 #include "token/gguf_tokenizer.h"
 #include "token/token_json.h"
 #include "token/tokenizer.h"
-#include "base/utf8.h"
 
 /* What tokenizer_parse reads. */
 struct source {

@@ -1,7 +1,7 @@
 #include "token/vocabulary.h"
 
+#include "format/json_cursor.h"
 #include "token/sentencepiece.h"
-#include "token/token_json.h"
 
 enum { MAX_TOKEN_BYTES = (1 << 24) - 1 };
 

@@ -7,8 +7,8 @@
 
 #include "base/err.h"
 #include "base/map.h"
-#include "token/byte_alphabet.h"
 #include "base/text_buffer.h"
+#include "token/byte_alphabet.h"
 
 enum {
     VOCABULARY_MAX_IDS = 1 << 22, /* ids are below this */

@@ -2,9 +2,9 @@
  * A GGUF file, or a tokenizer.json up to the first NUL byte with a text behind it (without one, and
  * with GGUF, the file itself): if it opens, the text is encoded and decoded in every way.
  */
+#include "base/utf8.h"
 #include "fuzz.h"
 #include "token/gguf_tokenizer.h"
-#include "base/utf8.h"
 
 /* A failure has a code and a sentence. */
 static void promise_error(enum sluice_status status, const struct sluice_error *err)

@@ -16,9 +16,9 @@
 #include <string.h>
 
 #include "base/span.h"
+#include "base/utf8.h"
 #include "sluice/sluice.h"
 #include "token/tokenizer.h"
-#include "base/utf8.h"
 
 static int fail(const char *what)
 {

@@ -9,8 +9,8 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "check.h"
 #include "base/utf8.h"
+#include "check.h"
 
 static void test_arena_keeps_contents(void)
 {

@@ -1,9 +1,9 @@
 /* Tokenizers from GGUF metadata: how each kind splits text, kinds of tokens, and what is refused.
  */
+#include "base/utf8.h"
 #include "check.h"
 #include "gguf_bytes.h"
 #include "token/gguf_tokenizer.h"
-#include "base/utf8.h"
 
 static struct sluice_error err;
 

@@ -7,9 +7,9 @@
 
 #include <stdlib.h>
 
+#include "base/utf8.h"
 #include "check.h"
 #include "token/tokenizer.h"
-#include "base/utf8.h"
 
 struct recipe {
     const char *added;                             /* items of added_tokens */
