@@ -35,8 +35,9 @@ static size_t string_end(struct span text, size_t at)
 }
 
 /*
- * One pass before the parser, which recurses and so must not see deep nesting, and whose message
- * for the constants that Python writes would say little.
+ * One pass before the parser, which recurses and so must not see deep nesting, which overlooks a
+ * NUL behind a number or a word, and whose message for the constants that Python writes would say
+ * little.
  */
 static enum sluice_status scan(struct span text, const char *file, struct sluice_error *err)
 {
@@ -51,6 +52,7 @@ static enum sluice_status scan(struct span text, const char *file, struct sluice
             break;
         case ']':
         case '}': depth--; break;
+        case '\0': return error_at(text, i, file, "found a NUL byte, which is not JSON", err);
         case 'N':
             if (starts_with(text, i, "NaN"))
                 return error_at(text, i, file, "found NaN, which is not JSON; a number is needed",

@@ -60,7 +60,9 @@ static void test_syntax(void)
     expect_refused("{\"a\": \"b", "line 1");
     expect_refused("{\"a\": \"b\\", "line 1");
     expect_refused("{\"a\": \"\\u0000\"}", "\\u0000");
-    expect_bytes_refused(span_of("{\"a\": \033}", 9), "near '?'");
+    expect_refused("{\"a\": \033}", "near '?'");
+    expect_bytes_refused(span_of("{\"a\": 1\0}", 9), "line 1, column 8: found a NUL byte");
+    expect_bytes_refused(span_of("[true\0]", 7), "found a NUL byte");
     expect_bytes_refused(span_of("{}\0", 3), "line 1");
 }
 
