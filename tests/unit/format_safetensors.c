@@ -114,12 +114,106 @@ static void test_header_is_an_object_of_json(void)
 {
     expect_refused("[]", 0, "the header is an array, but must be an object");
     expect_refused("\"a\"", 0, "the header is the string \"a\"");
-    expect_refused("{\"a\": ", 0, "line 1, column 6");
+    expect_refused("{\"a\": ", 0, "the header: value expected at byte 6 of it");
     expect_refused("{\"a\": NaN}", 0, "found NaN");
     expect_refused("{\"x\\u0000y\": {}}", 0, "\\u0000");
     expect_refused("{\"model.layers.10.mlp.gate.weight\": {}, "
                    "\"model.layers.10.mlp.gate.weight\": {}}",
                    0, "key 'model.layers.10.mlp.gate.weight' appears twice");
+}
+
+#define GOOD_FIELDS "\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]"
+
+static void expect_accepted(const char *header, const char *name)
+{
+    struct arena arena = {0};
+    struct safetensors_header out;
+    CHECK(parse(header, 8, &arena, &out) == SLUICE_OK, "%s: %s", header, err.message);
+    CHECK(out.n_entries == 1 && strcmp(out.entries[0].name, name) == 0);
+    arena_release(&arena);
+}
+
+/* Other spellings of the same entry. */
+static void test_json_as_it_may_be_written(void)
+{
+    expect_accepted("{\"a\\u002e\\ud83d\\ude00\\/\":{" GOOD_FIELDS "}}", "a.\xf0\x9f\x98\x80/");
+    expect_accepted("{\"\xc3\xa9\":{" GOOD_FIELDS "}}", "\xc3\xa9");
+    expect_accepted(" {\n\t\"a\" : { \"data_offsets\" : [ -0 , 8 ] ,\r \"shape\" : [ 8 ] , "
+                    "\"d\\u0074ype\" : \"\\u0055\\u0038\" } } \n",
+                    "a");
+    expect_accepted("{\"a\":{\"x\":{\"k\":[1e5,-0.5,true,null,\"]}\"],\"m\":{}}," GOOD_FIELDS
+                    ",\"y\":-9223372036854775808}}",
+                    "a");
+    expect_accepted("{\"__metadata__\":{\"form\\u0061t\":\"\"},\"\":{" GOOD_FIELDS "}}", "");
+}
+
+static void test_json_that_is_broken(void)
+{
+    static const struct {
+        const char *header, *says;
+    } cases[] = {
+        {"{", "string expected at byte 1"},
+        {"{} x", "text behind the value at byte 3"},
+        {"{\"a\":{},}", "string expected at byte 8"},
+        {"{\"a\":{}; }", "',' expected at byte 7"},
+        {"{\"a\" {}}", "':' expected at byte 5"},
+        {"{\"a\":[}", "value at byte 5 of it"},
+        {"{\"a\":{\"dtype\":\"U8}}", "string without an end at byte"},
+        {"{\"a\":{\"dtype\":\"\xc3\"}}", "is not UTF-8"},
+        {"{\"a\":{\"dtype\":\"\\ud800\"}}", "bad escape"},
+        {"{\"a\":{\"dtype\":\"\\u0000\"}}", "\\u0000"},
+        {"{\"a\":{\"dtype\":\"\n\"}}", "control character"},
+        {"{\"a\":{\"shape\":[08]}}", "value at byte 15 of it"},
+        {"{\"a\":{\"shape\":[9223372036854775808]}}", "too big integer"},
+        {"{\"a\":{\"shape\":[-9223372036854775809]}}", "too big negative integer"},
+        {"{\"a\":{\"shape\":[1,]}}", "value expected at byte 17"},
+        {"{\"a\":{\"shape\":[1 2]}}", "',' expected at byte 17"},
+        {"{\"a\":{\"shape\":[-]}}", "value at byte 15 of it"},
+        {"{\"a\":{\"x\":tru}}", "value at byte 10 of it"},
+        {"{\"a\":{\"x\":1e999}}", "real number overflow"},
+        {"{\"a\":{\"x\":[1:2]}}", "value at byte 10 of it"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_refused(cases[i].header, 8, cases[i].says);
+}
+
+static void test_keys_that_come_twice(void)
+{
+    static const char *const headers[] = {
+        "{\"k\":{},\"\\u006b\":{}}",
+        "{\"a\":{\"k\":1,\"k\":1}}",
+        "{\"a\":{\"x\":[{\"k\":1,\"k\":1}]}}",
+        "{\"__metadata__\":{\"k\":\"\",\"k\":\"\"}}",
+    };
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++)
+        expect_refused(headers[i], 8, "key 'k' appears twice");
+    expect_refused("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' appears twice");
+    expect_refused("{\"a\":{" GOOD_FIELDS ",\"dtype\":\"U8\"}}", 8, "'dtype' appears twice");
+    expect_refused("{\"a\":{" GOOD_FIELDS ",\"shape\":[8]}}", 8, "'shape' appears twice");
+    expect_refused("{\"a\":{\"data_offsets\":3," GOOD_FIELDS "}}", 8,
+                   "'data_offsets' appears twice");
+}
+
+/* The header itself and the entry are two of the 64 levels. */
+static void test_nesting(void)
+{
+    char lists[200] = "", header[400];
+    for (int i = 0; i < 62; i++) strcat(lists, "[");
+    for (int i = 0; i < 62; i++) strcat(lists, "]");
+    snprintf(header, sizeof header, "{\"a\":{\"x\":%s," GOOD_FIELDS "}}", lists);
+    expect_accepted(header, "a");
+    snprintf(header, sizeof header, "{\"a\":{\"x\":[%s]," GOOD_FIELDS "}}", lists);
+    expect_refused(header, 8, "nested too deep");
+    snprintf(header, sizeof header, "{\"a\":{\"shape\":[%s]}}", lists);
+    expect_refused(header, 8, "nested too deep");
+}
+
+/* What is wrong with a tensor is said only of a header that can be read. */
+static void test_broken_json_goes_before_broken_tensors(void)
+{
+    expect_refused("{\"a\":{\"dtype\":\"F4\"},\"b\":{}", 0, "',' expected");
+    expect_refused("{\"a\":{\"dtype\":3},\"b\":7}", 0, "tensor 'a': dtype is no string");
+    expect_refused("{\"__metadata__\":3,\"a\":7}", 0, "__metadata__ is 3");
 }
 
 static void test_metadata(void)
@@ -302,6 +396,11 @@ static void test_many_tensors(void)
     C(no_metadata_no_tensors)                                                                      \
     C(length)                                                                                      \
     C(header_is_an_object_of_json)                                                                 \
+    C(json_as_it_may_be_written)                                                                   \
+    C(json_that_is_broken)                                                                         \
+    C(keys_that_come_twice)                                                                        \
+    C(nesting)                                                                                     \
+    C(broken_json_goes_before_broken_tensors)                                                      \
     C(metadata)                                                                                    \
     C(names)                                                                                       \
     C(dtype)                                                                                       \
