@@ -6,10 +6,12 @@
 
 #include "store/checkpoint_gguf.h"
 #include "store/pack_manifest.h"
-#include "store/shards.h"
+#include "store/weight_index.h"
 
 /* Far above any real configuration or index (a few MB). */
 static const uint64_t json_max_bytes = 100000000;
+
+enum { NAME_SHOWN = 256 }; /* bytes of a tensor's name */
 
 static const char *base_name(const char *path)
 {
@@ -66,15 +68,23 @@ static enum sluice_status find_folder(struct checkpoint *cp, const char *path,
     return err_set(err, SLUICE_E_IO, "'%s': %s", path, reason);
 }
 
+/* A file of the folder; the caller frees the text. NOT_FOUND when there is no such file. */
+static enum sluice_status load_text(struct checkpoint *cp, const char *name, char **text,
+                                    size_t *len, struct sluice_error *err)
+{
+    *text = NULL;
+    const char *path = path_in_folder(cp, name);
+    if (!path) return err_nomem(err, name, strlen(cp->path));
+    return file_read(path, json_max_bytes, text, len, err);
+}
+
 /* An object in a file of the folder. NOT_FOUND when there is no such file. */
 static enum sluice_status load_json(struct checkpoint *cp, const char *name, json_t **out,
                                     struct sluice_error *err)
 {
-    const char *path = path_in_folder(cp, name);
-    if (!path) return err_nomem(err, name, strlen(cp->path));
     char *text;
     size_t len;
-    TRY(file_read(path, json_max_bytes, &text, &len, err));
+    TRY(load_text(cp, name, &text, &len, err));
     enum sluice_status status = json_parse(span_of(text, len), name, out, err);
     free(text);
     if (status != SLUICE_OK) return status;
@@ -105,20 +115,22 @@ static enum sluice_status load_configs(struct checkpoint *cp, struct sluice_erro
     return load_json(cp, "generation_config.json", &cp->generation_config, err);
 }
 
-/* *index is the parsed index or NULL. */
-static enum sluice_status find_shards(struct checkpoint *cp, struct shards *shards, json_t **index,
+/* The weights of the folder while it is opened. */
+struct folder {
+    struct shards shards;
+    char *index_text; /* NULL: there is no index */
+    struct weight_index index;
+};
+
+static enum sluice_status find_shards(struct checkpoint *cp, struct folder *folder,
                                       struct sluice_error *err)
 {
-    *index = NULL;
-    *shards = (struct shards){0};
     if (!has_file(cp, SHARDS_INDEX_NAME))
-        return shards_from_folder(shards, cp->path, &cp->arena, err);
-    TRY(load_json(cp, SHARDS_INDEX_NAME, index, err));
-    json_t *weight_map = json_object_get(*index, "weight_map");
-    TRY(json_expect_object(weight_map, SHARDS_INDEX_NAME, "weight_map", err));
-    if (json_object_size(weight_map) == 0)
-        return err_set(err, SLUICE_E_FORMAT, SHARDS_INDEX_NAME ": weight_map has no tensors");
-    return shards_from_index(shards, weight_map, &cp->arena, err);
+        return shards_from_folder(&folder->shards, cp->path, &cp->arena, err);
+    size_t len;
+    TRY(load_text(cp, SHARDS_INDEX_NAME, &folder->index_text, &len, err));
+    return weight_index_parse(&folder->index, &folder->shards, span_of(folder->index_text, len),
+                              &cp->arena, err);
 }
 
 static enum sluice_status map_files(struct checkpoint *cp, const struct shards *shards,
@@ -199,25 +211,32 @@ static enum sluice_status collect_tensors(struct checkpoint *cp, struct sluice_e
     return checkpoint_list(cp, lists, err);
 }
 
-/* Every tensor of the index is in its file, and every tensor of the files is in the index. */
-static enum sluice_status check_index(const struct checkpoint *cp, json_t *weight_map,
+static enum sluice_status check_entry(const struct checkpoint *cp,
+                                      const struct weight_index_entry *entry,
                                       struct sluice_error *err)
 {
-    for (void *it = json_object_iter(weight_map); it; it = json_object_iter_next(weight_map, it)) {
-        const char *name = json_object_iter_key(it);
-        const char *shard = json_string_value(json_object_iter_value(it));
-        const struct tensor *t = checkpoint_find(cp, name);
-        if (!t)
-            return err_set(err, SLUICE_E_MISMATCH,
-                           "tensor '%.256s' is not in '%s', where " SHARDS_INDEX_NAME " puts it",
-                           name, shard);
-        if (strcmp(checkpoint_file_name(cp, t), shard) != 0)
-            return err_set(err, SLUICE_E_MISMATCH,
-                           "tensor '%s' is in '%s', but " SHARDS_INDEX_NAME " puts it in '%s'",
-                           name, checkpoint_file_name(cp, t), shard);
-    }
+    const char *name = (const char *)entry->tensor.data;
+    int shown = entry->tensor.len < NAME_SHOWN ? (int)entry->tensor.len : NAME_SHOWN;
+    const uint32_t *at = map_find(&cp->by_name, entry->tensor);
+    if (!at)
+        return err_set(err, SLUICE_E_MISMATCH,
+                       "tensor '%.*s' is not in '%s', where " SHARDS_INDEX_NAME " puts it", shown,
+                       name, entry->file);
+    const char *file = checkpoint_file_name(cp, &cp->tensors[*at]);
+    if (strcmp(file, entry->file) == 0) return SLUICE_OK;
+    return err_set(err, SLUICE_E_MISMATCH,
+                   "tensor '%.*s' is in '%s', but " SHARDS_INDEX_NAME " puts it in '%s'", shown,
+                   name, file, entry->file);
+}
+
+/* Every tensor of the index is in its file, and every tensor of the files is in the index. */
+static enum sluice_status check_index(const struct checkpoint *cp, const struct weight_index *index,
+                                      struct sluice_error *err)
+{
+    for (size_t i = 0; i < index->n; i++) TRY(check_entry(cp, &index->items[i], err));
+    if (index->n == cp->n_tensors) return SLUICE_OK;
     for (size_t i = 0; i < cp->n_tensors; i++)
-        if (!json_object_get(weight_map, cp->tensors[i].name))
+        if (!map_find(&index->by_tensor, span_str(cp->tensors[i].name)))
             return err_set(err, SLUICE_E_MISMATCH,
                            "tensor '%s' of '%s' is not in " SHARDS_INDEX_NAME, cp->tensors[i].name,
                            checkpoint_file_name(cp, &cp->tensors[i]));
@@ -226,15 +245,15 @@ static enum sluice_status check_index(const struct checkpoint *cp, json_t *weigh
 
 static enum sluice_status open_weights(struct checkpoint *cp, struct sluice_error *err)
 {
-    struct shards shards;
-    json_t *index;
-    enum sluice_status status = find_shards(cp, &shards, &index, err);
-    if (status == SLUICE_OK) status = map_files(cp, &shards, index != NULL, err);
+    struct folder folder = {0};
+    enum sluice_status status = find_shards(cp, &folder, err);
+    bool has_index = folder.index_text != NULL;
+    if (status == SLUICE_OK) status = map_files(cp, &folder.shards, has_index, err);
     if (status == SLUICE_OK) status = collect_tensors(cp, err);
-    if (status == SLUICE_OK && index)
-        status = check_index(cp, json_object_get(index, "weight_map"), err);
-    shards_release(&shards);
-    json_decref(index);
+    if (status == SLUICE_OK && has_index) status = check_index(cp, &folder.index, err);
+    weight_index_release(&folder.index);
+    shards_release(&folder.shards);
+    free(folder.index_text);
     return status;
 }
 

@@ -3,9 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/array.h"
-#include "base/map.h"
 #include "io/file_parts.h"
 
 static const char extension[] = ".safetensors";
@@ -21,7 +21,7 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static enum sluice_status add(struct shards *shards, const char *name, struct arena *arena,
+enum sluice_status shards_add(struct shards *shards, const char *name, struct arena *arena,
                               struct sluice_error *err)
 {
     char *copy = arena_copy(arena, name, strlen(name));
@@ -29,7 +29,7 @@ static enum sluice_status add(struct shards *shards, const char *name, struct ar
     return err_nomem(err, "list of weight files", (shards->n + 1) * sizeof *shards->items);
 }
 
-static void sort(struct shards *shards)
+void shards_sort(struct shards *shards)
 {
     if (shards->n) qsort(shards->items, shards->n, sizeof *shards->items, compare_names);
 }
@@ -39,45 +39,9 @@ void shards_release(struct shards *shards)
     array_release(shards);
 }
 
-/* Files of the folder itself only: an index must not lead anywhere else. */
-static bool is_plain_name(const char *name)
+bool shards_is_plain_name(const char *name)
 {
     return name[0] != '.' && !strchr(name, '/') && ends_with(name, extension);
-}
-
-static enum sluice_status add_from_index(struct shards *shards, json_t *weight_map,
-                                         struct map *seen, struct arena *arena,
-                                         struct sluice_error *err)
-{
-    for (void *it = json_object_iter(weight_map); it; it = json_object_iter_next(weight_map, it)) {
-        const char *tensor = json_object_iter_key(it);
-        const char *name = json_string_value(json_object_iter_value(it));
-        if (!name)
-            return err_set(err, SLUICE_E_FORMAT,
-                           SHARDS_INDEX_NAME ": weight_map entry '%.256s' is no string", tensor);
-        if (!is_plain_name(name))
-            return err_set(err, SLUICE_E_FORMAT,
-                           SHARDS_INDEX_NAME ": tensor '%.160s' is in '%.160s', which is not the "
-                                             "name of a *.safetensors file of the folder",
-                           tensor, name);
-        enum map_put put = map_put(seen, span_str(name), 0);
-        if (put == MAP_NOMEM) return err_nomem(err, SHARDS_INDEX_NAME, seen->cap);
-        if (put == MAP_NEW) TRY(add(shards, name, arena, err));
-    }
-    return SLUICE_OK;
-}
-
-enum sluice_status shards_from_index(struct shards *shards, json_t *weight_map, struct arena *arena,
-                                     struct sluice_error *err)
-{
-    *shards = (struct shards){0};
-    struct map seen;
-    if (!map_init(&seen, 0)) return err_nomem(err, SHARDS_INDEX_NAME, 0);
-    enum sluice_status status = add_from_index(shards, weight_map, &seen, arena, err);
-    map_release(&seen);
-    if (status != SLUICE_OK) shards_release(shards);
-    sort(shards);
-    return status;
 }
 
 static enum sluice_status require_part(const struct shards *shards, const char *name,
@@ -146,7 +110,7 @@ static enum sluice_status list_folder(struct shards *shards, DIR *dir, const cha
         if (!entry && errno)
             return err_set(err, SLUICE_E_IO, "'%s': cannot list the folder", folder);
         if (!entry) return SLUICE_OK;
-        if (is_plain_name(entry->d_name)) TRY(add(shards, entry->d_name, arena, err));
+        if (shards_is_plain_name(entry->d_name)) TRY(shards_add(shards, entry->d_name, arena, err));
         if (is_other_format(entry->d_name)) memcpy(other, entry->d_name, strlen(entry->d_name) + 1);
     }
 }
@@ -173,7 +137,7 @@ enum sluice_status shards_from_folder(struct shards *shards, const char *folder,
     closedir(dir);
     if (status == SLUICE_OK) {
         choose(shards);
-        sort(shards);
+        shards_sort(shards);
         status =
             shards->n ? check_parts(shards, folder, arena, err) : no_weights(folder, other, err);
     }

@@ -4,7 +4,6 @@
 
 #include "base/arena.h"
 #include "base/err.h"
-#include "format/json.h"
 
 #define SHARDS_INDEX_NAME "model.safetensors.index.json"
 
@@ -13,12 +12,12 @@ struct shards {
     size_t n, cap;
 };
 
-/*
- * The shards that the weight_map of an index names, each once. Errors: FORMAT (an entry that is no
- * string, or names something that is no safetensors file of the folder), NOMEM.
- */
-enum sluice_status shards_from_index(struct shards *shards, json_t *weight_map, struct arena *arena,
-                                     struct sluice_error *err);
+/* True for a *.safetensors file of the folder itself: an index must not lead anywhere else. */
+bool shards_is_plain_name(const char *name);
+/* Adds a copy of name. NOMEM. */
+enum sluice_status shards_add(struct shards *shards, const char *name, struct arena *arena,
+                              struct sluice_error *err);
+void shards_sort(struct shards *shards);
 
 /*
  * The weight files of a folder without an index: model.safetensors, or else every *.safetensors

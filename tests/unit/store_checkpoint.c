@@ -131,7 +131,7 @@ static void test_index(void)
                              "{\"metadata\": {\"total_size\": 12}, \"weight_map\": {"
                              "\"c\": \"model-00002-of-00002.safetensors\","
                              "\"b\": \"model-00001-of-00002.safetensors\","
-                             "\"z\": \"model-00002-of-00002.safetensors\","
+                             "\"\\u007a\": \"model-00002-of-00002.safetensor\\u0073\","
                              "\"d\": \"model-00002-of-00002.safetensors\"}}"));
     CHECK_OK(checkpoint_open(&cp, dir.path, &err));
     REQUIRE(cp.n_files == 2 && cp.n_tensors == 4);
@@ -325,7 +325,16 @@ static void expect_index_refused(const char *index, enum sluice_status status, c
 
 static void test_index_is_broken(void)
 {
-    expect_index_refused("{", SLUICE_E_FORMAT, INDEX ": line 1", "expected");
+    expect_index_refused("{", SLUICE_E_FORMAT, INDEX ": the text: ", "string expected at byte 1");
+    expect_index_refused("", SLUICE_E_FORMAT, INDEX, "is empty");
+    expect_index_refused("{\"weight_map\": {\"a\": \"w.safetensors\",}}", SLUICE_E_FORMAT, INDEX,
+                         "string expected at byte 37");
+    expect_index_refused("{\"weight_map\": {\"a\": \"w.safetensors\"}, \"x\": 01}", SLUICE_E_FORMAT,
+                         INDEX, "invalid token");
+    expect_index_refused("{\"weight_map\": {\"a\": \"w.safetensors\", \"\\u0061\": \"v\"}}",
+                         SLUICE_E_FORMAT, INDEX, "key 'a' appears twice");
+    expect_index_refused("{\"weight_map\": {}, \"weight_map\": {}}", SLUICE_E_FORMAT, INDEX,
+                         "key 'weight_map' appears twice");
     expect_index_refused("[]", SLUICE_E_FORMAT, INDEX ": is an array", "object");
     expect_index_refused("{}", SLUICE_E_FORMAT, INDEX ": weight_map is missing", "object");
     expect_index_refused("{\"weight_map\": 3}", SLUICE_E_FORMAT, INDEX ": weight_map is 3",

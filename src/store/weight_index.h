@@ -1,0 +1,30 @@
+/* model.safetensors.index.json: which file of a folder holds which tensor. */
+#ifndef SLUICE_STORE_WEIGHT_INDEX_H
+#define SLUICE_STORE_WEIGHT_INDEX_H
+
+#include "base/map.h"
+#include "store/shards.h"
+
+struct weight_index_entry {
+    struct span tensor;
+    const char *file; /* base name, in the arena */
+};
+
+/* Zero-initialise. */
+struct weight_index {
+    struct weight_index_entry *items; /* in the order of the text */
+    size_t n, cap;
+    struct map by_tensor; /* name -> place in items */
+};
+
+/*
+ * Reads text, which outlives *index as arena does. *shards becomes the files that it names, each
+ * once. Errors: FORMAT (no JSON, no weight_map, an empty one, a tensor twice, or a value that is
+ * not the name of a safetensors file of the folder), NOMEM; the caller releases both then too.
+ */
+enum sluice_status weight_index_parse(struct weight_index *index, struct shards *shards,
+                                      struct span text, struct arena *arena,
+                                      struct sluice_error *err);
+void weight_index_release(struct weight_index *index);
+
+#endif
