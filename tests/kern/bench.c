@@ -236,7 +236,8 @@ static struct world make_world(const struct bench_options *o, uint64_t seed, int
     w.e8m0 = room(scales);
     memset(w.e8m0, 121, scales);
     w.x = room(n * sizeof(float));
-    w.y = room(((size_t)DRAM_BYTES / 512 + (size_t)MAX_TOKENS * CACHED_ROWS) * sizeof(float));
+    w.y = room(((size_t)DRAM_BYTES / 512 + (size_t)(MAX_TOKENS + COLS) * CACHED_ROWS) *
+               sizeof(float));
     w.act = (struct act8){COLS, room(n), room(n / 8), room(n / 8)};
     w.scratch = room(MAX_THREADS * matmul_scratch_bytes(COLS));
     fill_memory(w.memory, &rng);
@@ -315,7 +316,8 @@ void run_blocks_f16(const struct job *job)
 {
     const struct world *w = job->operands;
     const size_t half = ATTENTION_BLOCK * KV_HEAD;
-    const struct attention_query q = {w->x, SHARING, KV_HEAD, 1e-4f, 2 * half * sizeof(uint16_t)};
+    const struct attention_query q = {w->x, SHARING, KV_HEAD, 1e-4f,
+                                      (ptrdiff_t)(2 * half * sizeof(uint16_t))};
     struct softmax_state st[SHARING];
     float acc[SHARING * KV_HEAD] = {0};
     for (int h = 0; h < SHARING; h++) st[h] = (struct softmax_state){-INFINITY, 0};
@@ -329,7 +331,8 @@ void run_blocks_f32(const struct job *job)
 {
     const struct world *w = job->operands;
     const size_t half = ATTENTION_BLOCK * KV_HEAD;
-    const struct attention_query q = {w->x, SHARING, KV_HEAD, 1e-4f, 2 * half * sizeof(float)};
+    const struct attention_query q = {w->x, SHARING, KV_HEAD, 1e-4f,
+                                      (ptrdiff_t)(2 * half * sizeof(float))};
     struct softmax_state st[SHARING];
     float acc[SHARING * KV_HEAD] = {0};
     for (int h = 0; h < SHARING; h++) st[h] = (struct softmax_state){-INFINITY, 0};
