@@ -251,6 +251,13 @@ static struct world make_world(const struct bench_options *o, uint64_t seed, int
     return w;
 }
 
+static void free_world(struct world *w)
+{
+    void *rooms[] = {w->memory, w->bf16,      w->e8m0,    w->x,      w->y,
+                     w->act.q,  w->act.scale, w->act.sum, w->scratch};
+    for (size_t i = 0; i < COUNT_OF(rooms); i++) free(rooms[i]);
+}
+
 struct case_of_product {
     enum wtype type;
     bool i8, from_memory;
@@ -517,5 +524,6 @@ int bench_run(const struct bench_options *options, uint64_t seed)
         kernels_init(&k, features);
         bench_level(&world, levels[i], &k);
     }
+    free_world(&world);
     return n_wrong;
 }
