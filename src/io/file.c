@@ -87,6 +87,12 @@ enum sluice_status file_map_open(struct file_map *map, const char *path, struct 
     return err_nomem(err, path, strlen(path) + 1);
 }
 
+const char *file_change_text(bool cut)
+{
+    return cut ? "the file is shorter than when it was opened"
+               : "the file was written to since it was opened";
+}
+
 enum sluice_status file_map_check(const struct file_map *map, struct sluice_error *err)
 {
     struct stat st;
@@ -95,8 +101,7 @@ enum sluice_status file_map_check(const struct file_map *map, struct sluice_erro
     bool same_file = now.device == map->version.device && now.inode == map->version.inode;
     if (!same_file || file_version_equal(&now, &map->version)) return SLUICE_OK;
     return err_set(err, SLUICE_E_IO, "'%s': %s", map->path,
-                   now.bytes < map->bytes ? "the file is shorter than when it was opened"
-                                          : "the file was written to since it was opened");
+                   file_change_text(now.bytes < map->bytes));
 }
 
 void file_map_release(struct file_map *map)

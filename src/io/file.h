@@ -20,6 +20,9 @@ static inline bool file_version_equal(const struct file_version *a, const struct
            a->modified_ns == b->modified_ns;
 }
 
+/* What became of a file whose version changed, in words: it was cut, or else written to. */
+const char *file_change_text(bool cut);
+
 struct file_map {
     char *path;
     const uint8_t *data; /* NULL for an empty file */

@@ -252,9 +252,8 @@ const struct file_version *reader_file_version(const struct reader *r, uint32_t 
 
 const char *reader_error_text(int error)
 {
-    if (error == READER_EOF) return "the file is shorter than when it was opened";
-    if (error == READER_CHANGED) return "the file was written to since it was opened";
-    return strerror(error);
+    bool changed = error == READER_EOF || error == READER_CHANGED;
+    return changed ? file_change_text(error == READER_EOF) : strerror(error);
 }
 
 const struct reader_info *reader_get_info(const struct reader *r)

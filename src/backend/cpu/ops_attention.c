@@ -81,32 +81,26 @@ void cpu_kv_append(const struct task *t, const struct node *node)
     }
 }
 
+/* What both ops of attention have in common, by the same names. */
+#define ATTENDING(t, op)                                                                           \
+    {                                                                                              \
+        .q = BUF(t, (op)->q), .y = BUF(t, (op)->y), .kv = STATE_INDEX(t, (op)->cache),             \
+        .n_heads = (op)->n_heads, .n_kv_heads = (op)->n_kv_heads, .head_dim = (op)->head_dim,      \
+        .window = (op)->window, .scale = (op)->scale                                               \
+    }
+
 void cpu_attention(const struct task *t, const struct node *node)
 {
     const struct op_attention *op = &node->u.attention;
-    const struct attending a = {.q = BUF(t, op->q),
-                                .y = BUF(t, op->y),
-                                .kv = STATE_INDEX(t, op->cache),
-                                .n_heads = op->n_heads,
-                                .n_kv_heads = op->n_kv_heads,
-                                .head_dim = op->head_dim,
-                                .window = op->window,
-                                .scale = op->scale};
+    const struct attending a = ATTENDING(t, op);
     cpu_attend(t, node, &a, N_ROWS(t, op->q));
 }
 
 void cpu_sink_attention(const struct task *t, const struct node *node)
 {
     const struct op_sink_attention *op = &node->u.sink_attention;
-    const struct attending a = {.q = BUF(t, op->q),
-                                .sinks = WT(t, op->sinks)->values,
-                                .y = BUF(t, op->y),
-                                .kv = STATE_INDEX(t, op->cache),
-                                .n_heads = op->n_heads,
-                                .n_kv_heads = op->n_kv_heads,
-                                .head_dim = op->head_dim,
-                                .window = op->window,
-                                .scale = op->scale};
+    struct attending a = ATTENDING(t, op);
+    a.sinks = WT(t, op->sinks)->values;
     cpu_attend(t, node, &a, N_ROWS(t, op->q));
 }
 
