@@ -37,17 +37,6 @@ static struct sluice_engine_options pread_options(void)
     return o;
 }
 
-static struct prompt make_reference(void)
-{
-    struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
-    o.io = SLUICE_IO_MMAP;
-    sluice_engine *engine = run_engine(storyteller, &o);
-    struct prompt p = prompt_make(run_vocab(engine), TOKENS, 11);
-    prompt_run(&p, engine);
-    sluice_engine_close(&engine);
-    return p;
-}
-
 /* The failed call says what it could not read, and has done nothing. */
 static void expect_failure(const struct prompt *p, const sluice_session *session, size_t at,
                            const float *row)
@@ -100,7 +89,7 @@ static void fail_kth_read(struct walk *w, int k)
 
 static void test_kth_read_fails(void)
 {
-    struct prompt p = make_reference();
+    struct prompt p = prompt_mapped(storyteller, TOKENS, 11);
     struct sluice_engine_options o = pread_options();
     struct walk w = {.p = &p, .engine = run_engine(storyteller, &o)};
     w.session = run_session(w.engine);

@@ -118,6 +118,18 @@ static inline void prompt_run(struct prompt *p, sluice_engine *engine)
     sluice_session_close(&session);
 }
 
+/* Made-up ids and their logits in fast precision, with all experts mapped. */
+static inline struct prompt prompt_mapped(const char *path, size_t n, uint64_t seed)
+{
+    struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
+    o.io = SLUICE_IO_MMAP;
+    sluice_engine *engine = run_engine(path, &o);
+    struct prompt p = prompt_make(run_vocab(engine), n, seed);
+    prompt_run(&p, engine);
+    sluice_engine_close(&engine);
+    return p;
+}
+
 /* Rows from which on the logits are other bits than want's; p->n when none is. */
 static inline size_t first_difference(const struct prompt *p, const float *logits)
 {

@@ -268,15 +268,10 @@ static void run_through_cut(const struct copy *c, const struct prompt *p, size_t
 static void test_prompt_reads_on(void)
 {
     enum { LONG = 72, SLOTS = 96 };
+    struct prompt p = prompt_mapped(storyteller, LONG, 5);
     struct sluice_engine_options o = run_options(SLUICE_FAST, 2);
-    o.io = SLUICE_IO_MMAP;
-    sluice_engine *engine = run_engine(storyteller, &o);
-    struct prompt p = prompt_make(run_vocab(engine), LONG, 5);
-    prompt_run(&p, engine);
-    sluice_engine_close(&engine);
-    o.io = SLUICE_IO_AUTO;
     o.n_slots = SLOTS;
-    engine = run_engine(storyteller, &o);
+    sluice_engine *engine = run_engine(storyteller, &o);
     sluice_session *session = run_session(engine);
     float *logits = must(calloc((size_t)LONG * p.vocab, sizeof *logits));
     CHECK_OK(prompt_eval(&p, engine, session, 0, LONG - 4, logits, &err));
