@@ -326,6 +326,7 @@ static void add_lane(struct random_world *r, const char *level, uint32_t feature
         .pool = {.n_threads = threads},
         .features = features,
         .int8 = r->v->int8,
+        .pieces_from = r->n_lanes % 2, /* rows in pieces in every other lane */
         .prefetch = PREFETCH_ROUTER,
         .dims = {r->w.batch.n_tokens + SLACK_ROWS, r->w.batch.n_outputs + SLACK_ROWS}};
     if (cpu_open(&lane->be, &r->g, r->w.weights, &o, &err) != SLUICE_OK) abort();

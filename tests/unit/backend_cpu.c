@@ -32,18 +32,23 @@ static enum sluice_status try_bench(struct bench *b, const char *path,
     return SLUICE_OK;
 }
 
-static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
+static void bench_open_with(struct bench *b, const char *path, const struct cpu_options *o)
 {
     struct sluice_error err = {0};
+    *b = (struct bench){0};
+    if (try_bench(b, path, o, &err) == SLUICE_OK) return;
+    printf("# %s\n", err.message);
+    abort();
+}
+
+static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
+{
     struct cpu_options o = {.pool = {.n_threads = threads},
                             .features = cpu_detect(),
                             .int8 = int8,
                             .dims = {TOKENS, TOKENS},
                             .share_buffers = share};
-    *b = (struct bench){0};
-    if (try_bench(b, path, &o, &err) == SLUICE_OK) return;
-    printf("# %s\n", err.message);
-    abort();
+    bench_open_with(b, path, &o);
 }
 
 static void bench_close(struct bench *b)
@@ -92,6 +97,19 @@ static bool same_states(const struct bench *a, const struct bench *b)
     return same;
 }
 
+static void check_same(struct bench *one, struct bench *other, const char *path)
+{
+    static const uint32_t steps[][2] = {{40, 8}, {1, 0}, {1, 1}, {3, 44}, {0, 1}};
+    struct rng a = {5}, b = {5};
+    for (int i = 0; i < 5; i++) {
+        bench_step(one, &a, steps[i][0], steps[i][1], true);
+        bench_step(other, &b, steps[i][0], steps[i][1], true);
+        CHECK(same_logits(one, other, steps[i][0] + steps[i][1]), "%s, step %d", path, i);
+        CHECK(same_states(one, other), "%s, step %d", path, i);
+    }
+    CHECK(cpu_expert_uses(one->be) == cpu_expert_uses(other->be));
+}
+
 /* The plan's shared storage beside a buffer for everything. */
 static void check_sharing(const char *path, bool int8)
 {
@@ -99,15 +117,7 @@ static void check_sharing(const char *path, bool int8)
     bench_open(&shared, path, int8, true, 2);
     bench_open(&apart, path, int8, false, 3);
     CHECK(cpu_scratch_bytes(shared.be) < cpu_scratch_bytes(apart.be));
-    static const uint32_t steps[][2] = {{40, 8}, {1, 0}, {1, 1}, {3, 44}, {0, 1}};
-    struct rng a = {5}, b = {5};
-    for (int i = 0; i < 5; i++) {
-        bench_step(&shared, &a, steps[i][0], steps[i][1], true);
-        bench_step(&apart, &b, steps[i][0], steps[i][1], true);
-        CHECK(same_logits(&shared, &apart, steps[i][0] + steps[i][1]), "%s, step %d", path, i);
-        CHECK(same_states(&shared, &apart), "%s, step %d", path, i);
-    }
-    CHECK(cpu_expert_uses(shared.be) == cpu_expert_uses(apart.be));
+    check_same(&shared, &apart, path);
     bench_close(&shared);
     bench_close(&apart);
 }
@@ -117,6 +127,31 @@ static void test_shared_storage_changes_no_bit(void)
     check_sharing("models/storyteller", true);
     check_sharing("tests/reference/qwen3_5_moe-mlx4", false);
     check_sharing("tests/reference/tied", false);
+}
+
+/* Threads that take rows as they come to them, of every matrix, beside fixed shares. */
+static void check_pieces(const char *path, bool int8)
+{
+    struct bench shares, pieces;
+    struct cpu_options o = {.pool = {.n_threads = 3},
+                            .features = cpu_detect(),
+                            .int8 = int8,
+                            .dims = {TOKENS, TOKENS},
+                            .share_buffers = true,
+                            .pieces_from = UINT64_MAX};
+    bench_open_with(&shares, path, &o);
+    o.pieces_from = 1;
+    bench_open_with(&pieces, path, &o);
+    check_same(&shares, &pieces, path);
+    bench_close(&shares);
+    bench_close(&pieces);
+}
+
+static void test_pieces_change_no_bit(void)
+{
+    check_pieces("models/storyteller", true);
+    check_pieces("tests/reference/qwen3_5_moe-mlx4", false);
+    check_pieces("tests/reference/gpt_oss", true);
 }
 
 /* A step that is not committed leaves no trace; repeated, it gives the same. */
@@ -255,6 +290,7 @@ static void test_close_nothing(void)
 
 #define CASES(C)                                                                                   \
     C(shared_storage_changes_no_bit)                                                               \
+    C(pieces_change_no_bit)                                                                        \
     C(steps_can_be_given_up)                                                                       \
     C(ids_of_others_are_refused)                                                                   \
     C(shapes_no_kernel_takes)                                                                      \

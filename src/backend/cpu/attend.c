@@ -388,9 +388,8 @@ enum sluice_status cpu_alloc_attend(struct cpu_backend *be, struct sluice_error 
     }
     rows = n_threads == 1 ? 0 : min_u32(min_u32(rows, SPLIT_ROWS), be->options.dims.tokens);
     if (!mul_size(most, rows, &bytes)) return err_nomem(err, "attention", SIZE_MAX);
-    be->turns = calloc(be->graph->nodes.n + 1, sizeof *be->turns);
     void *partials;
-    if (!be->turns || !mem_reserve(bytes, &partials)) return err_nomem(err, "attention", bytes);
+    if (!mem_reserve(bytes, &partials)) return err_nomem(err, "attention", bytes);
     be->partials = partials;
     be->partial_bytes = bytes;
     be->partial_rows = rows;

@@ -281,6 +281,7 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
     measure_experts(be);
     TRY(alloc_round(be, err));
     TRY(alloc_int8(be, err));
+    TRY(cpu_plan_pieces(be, err));
     TRY(cpu_plan_steps(be, err));
     TRY(alloc_scratch(be, err));
     TRY(cpu_alloc_attend(be, err));
@@ -328,6 +329,7 @@ void cpu_close(struct cpu_backend **backend)
     free(be->round.experts);
     free(be->round.active);
     free(be->turns);
+    free(be->in_pieces);
     mem_unreserve(be->partials, be->partial_bytes);
     mem_unreserve(be->scratch, be->scratch_bytes * be->options.pool.n_threads);
     free(be);

@@ -31,7 +31,8 @@ struct cpu_options {
     uint32_t features;        /* enum cpu_feature */
     bool int8;                /* activations of packed weights in int8 */
     struct plan_dims dims;
-    bool share_buffers; /* false: every buffer has storage of its own */
+    bool share_buffers;   /* false: every buffer has storage of its own */
+    uint64_t pieces_from; /* bytes of a matrix whose rows threads take in pieces; 0: a default */
     struct cpu_routing routing;
     struct expert_store *store; /* NULL: experts are where banks say they are mapped */
     bool will_need;             /* the kernel is told which of these are computed next */

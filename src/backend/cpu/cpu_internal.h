@@ -24,6 +24,7 @@ struct experts_round {
     uint32_t *experts;
     uint32_t *active; /* all experts of the layer's batch */
     uint32_t n_active;
+    _Atomic uint32_t gate_up_turn, down_turn; /* what threads have taken of this round */
     const struct expert_bank *next; /* to be read on with when this layer has been; or NULL */
 };
 
@@ -81,6 +82,7 @@ struct cpu_backend {
     uint32_t n_steps;
     uint8_t *node_mode;                   /* per node: enum node_mode */
     uint8_t *node_act;                    /* per node: which of act_dense it reads */
+    bool *in_pieces;                      /* per node: threads take its rows in pieces */
     const struct expert_bank **next_bank; /* per router and group_picks node: its experts */
     uint8_t *bank_int8;    /* per weight: which inputs of a bank's matrices are quantised */
     uint32_t *state_index; /* per state of the graph: its place in the layout */
@@ -88,8 +90,8 @@ struct cpu_backend {
     uint8_t *scratch;      /* per thread, scratch_bytes each: of kernels, then a pick_block */
     size_t scratch_bytes, block_at;
     uint32_t most_in, most_inter; /* the widest rows of experts' inputs and activations */
-    _Atomic uint32_t *turns; /* per node: units of attention that threads have taken in this run */
-    float *partials;         /* attend.c: sums of spans, of so many rows */
+    _Atomic uint32_t *turns;      /* per node: units that threads have taken in this run */
+    float *partials;              /* attend.c: sums of spans, of so many rows */
     size_t partial_bytes;
     uint32_t partial_rows;
     size_t total_bytes;
@@ -199,6 +201,26 @@ static inline void share_columns(const struct task *t, uint32_t n, uint32_t widt
     else
         share(t, n, 1, begin, end);
 }
+
+/*
+ * pieces.c: grains of a step that threads take as they come to them, so that none waits for one
+ * that was slower. Pieces are large at first and get smaller. With no turn a thread has one, its
+ * share.
+ */
+struct pieces {
+    _Atomic uint32_t *turn; /* grains taken; NULL: shares */
+    uint32_t n, least;      /* grains: all, and of a piece that is not the last */
+    bool had_share;
+};
+/* Rows of a projection, in grains of ROW_GRAIN. */
+struct pieces cpu_rows_in_pieces(const struct task *task, const struct node *node,
+                                 const struct wmat *w, uint32_t n_tokens);
+/* The next piece of this thread, [*begin, *end); false: there is no more. */
+bool cpu_next_piece(const struct task *task, struct pieces *pieces, uint32_t *begin, uint32_t *end);
+/* Grains of so many bytes that a thread takes at least, so that taking them costs little. */
+uint32_t cpu_least_piece(const struct cpu_backend *be, uint64_t grain_bytes, uint32_t n_tokens);
+/* Which steps are divided into pieces: those of large weights. Before: the plan. */
+enum sluice_status cpu_plan_pieces(struct cpu_backend *be, struct sluice_error *err);
 
 /* This thread's scratch. */
 static inline void *scratch_of(const struct task *t)

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu_internal.h"
+#include "base/bits.h"
 
 void cpu_embed(const struct task *t, const struct node *node)
 {
@@ -50,7 +51,6 @@ static void project(const struct task *t, const struct node *node, const struct 
                     const float *x, uint32_t n, uint32_t begin, uint32_t end, float *y)
 {
     size_t at = (size_t)(node - t->be->graph->nodes.items);
-    if (begin == end) return;
     if (t->be->node_mode[at] == NODE_F32)
         t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch_of(t));
     else
@@ -58,25 +58,40 @@ static void project(const struct task *t, const struct node *node, const struct 
                                  w->rows, scratch_of(t));
 }
 
+/* This thread's next rows of a projection. */
+static bool next_rows(const struct task *t, struct pieces *pieces, const struct wmat *w,
+                      uint32_t *begin, uint32_t *end)
+{
+    if (!cpu_next_piece(t, pieces, begin, end)) return false;
+    *begin *= ROW_GRAIN;
+    *end = min_u32(*end * ROW_GRAIN, w->rows);
+    return true;
+}
+
 void cpu_matmul(const struct task *t, const struct node *node)
 {
     const struct op_matmul *op = &node->u.matmul;
     const struct wmat *w = &WT(t, op->w)->matrix;
+    const uint32_t n = N_ROWS(t, op->x);
+    struct pieces pieces = cpu_rows_in_pieces(t, node, w, n);
     uint32_t begin, end;
-    share(t, w->rows, ROW_GRAIN, &begin, &end);
-    project(t, node, w, BUF(t, op->x), N_ROWS(t, op->x), begin, end, BUF(t, op->y));
+    while (next_rows(t, &pieces, w, &begin, &end))
+        project(t, node, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
 }
 
 void cpu_affine(const struct task *t, const struct node *node)
 {
     const struct op_affine *op = &node->u.affine;
     const struct wmat *w = &WT(t, op->w)->matrix;
-    uint32_t n = N_ROWS(t, op->x), begin, end;
-    share(t, w->rows, ROW_GRAIN, &begin, &end);
-    project(t, node, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
-    for (size_t r = 0; r < n; r++) {
-        float *y = BUF(t, op->y) + r * w->rows + begin;
-        t->k->add(y, WT(t, op->b)->values + begin, end - begin, y);
+    const uint32_t n = N_ROWS(t, op->x);
+    struct pieces pieces = cpu_rows_in_pieces(t, node, w, n);
+    uint32_t begin, end;
+    while (next_rows(t, &pieces, w, &begin, &end)) {
+        project(t, node, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
+        for (size_t r = 0; r < n; r++) {
+            float *y = BUF(t, op->y) + r * w->rows + begin;
+            t->k->add(y, WT(t, op->b)->values + begin, end - begin, y);
+        }
     }
 }
 

@@ -3,8 +3,9 @@
  * projection's input is a step of its own, taken as soon as the input is there. A barrier stands
  * before a step only where it touches what another thread may have touched since the last one:
  * storage is compared, not buffers, so reuse of a slot counts. With a single token most ops have
- * one row, which thread 0 takes: such steps follow each other without a barrier. So do a projection
- * and what is made of its result column by column, where each thread goes on with what it has.
+ * one row, which thread 0 takes: such steps follow each other without a barrier. So do a small
+ * projection and what is made of its result column by column, where each thread goes on with what
+ * it has. Rows of a large one belong to the threads that come for them (pieces.c).
  */
 #include <stdlib.h>
 
@@ -109,6 +110,7 @@ static uint32_t split_by_columns(const struct buffer *y)
 /* Who computes a node of a batch with one token. */
 static uint32_t split_of_one(const struct cpu_backend *be, const struct node *node)
 {
+    if (be->in_pieces[node - be->graph->nodes.items]) return SPLIT_ALL;
     switch ((int)node->op) {
     case OP_KIND_matmul: return split_by_columns(BUFFER_DECL(be, node->u.matmul.y));
     case OP_KIND_affine: return split_by_columns(BUFFER_DECL(be, node->u.affine.y));

@@ -1,0 +1,101 @@
+/*
+ * How threads divide the rows of large weights. Fixed shares end at different times: a neighbour
+ * takes a part of a core, or memory serves one thread first. What is small stays in shares, which
+ * cost nothing and let a thread go on with the columns that it computed itself (program.c).
+ */
+#include <stdlib.h>
+
+#include "backend/cpu/cpu_internal.h"
+#include "base/bits.h"
+
+/*
+ * Bytes of a matrix whose rows are taken in pieces, unless the options say otherwise; a piece has a
+ * quarter of them, which take a few microseconds to read.
+ */
+enum { PIECES_FROM = 256 << 10 };
+/* So many times as much pays for the barrier that its result needs and columns do not. */
+enum { WORTH_A_BARRIER = 16 };
+
+static uint64_t pieces_from(const struct cpu_backend *be)
+{
+    return be->options.pieces_from ? be->options.pieces_from : PIECES_FROM;
+}
+
+uint32_t cpu_least_piece(const struct cpu_backend *be, uint64_t grain_bytes, uint32_t n_tokens)
+{
+    return (uint32_t)(pieces_from(be) / 4 / (grain_bytes * n_tokens + 1)) + 1;
+}
+
+struct pieces cpu_rows_in_pieces(const struct task *t, const struct node *node,
+                                 const struct wmat *w, uint32_t n_tokens)
+{
+    const size_t at = (size_t)(node - t->be->graph->nodes.items);
+    struct pieces pieces = {.n = (w->rows + ROW_GRAIN - 1) / ROW_GRAIN};
+    if (!t->be->in_pieces[at]) return pieces;
+    pieces.turn = &t->be->turns[at];
+    pieces.least = cpu_least_piece(t->be, wmat_bytes(w) / pieces.n, n_tokens);
+    return pieces;
+}
+
+bool cpu_next_piece(const struct task *t, struct pieces *pieces, uint32_t *begin, uint32_t *end)
+{
+    if (!pieces->turn) {
+        if (pieces->had_share) return false;
+        pieces->had_share = true;
+        share(t, pieces->n, 1, begin, end);
+        return *begin < *end;
+    }
+    uint32_t at = atomic_load_explicit(pieces->turn, memory_order_relaxed), size;
+    do {
+        if (at >= pieces->n) return false;
+        size = (pieces->n - at) / (2 * t->n_threads);
+        size = min_u32(max_u32(size, pieces->least), pieces->n - at);
+    } while (!atomic_compare_exchange_weak_explicit(pieces->turn, &at, at + size,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *begin = at;
+    *end = at + size;
+    return true;
+}
+
+/* Whether an activation goes on with the columns of a projection's result. */
+static bool is_activated(const struct cpu_backend *be, const struct buffer *y)
+{
+    for (uint32_t n = 0; n < be->graph->nodes.n; n++) {
+        const struct node *node = &be->graph->nodes.items[n];
+        if (node->op != OP_KIND_swiglu) continue;
+        if (y == BUFFER_DECL(be, node->u.swiglu.gate) || y == BUFFER_DECL(be, node->u.swiglu.up))
+            return true;
+    }
+    return false;
+}
+
+static bool is_projection_large(const struct cpu_backend *be, const struct weight_data *w,
+                                const struct buffer *y)
+{
+    uint64_t bytes = wmat_bytes(&w->matrix), from = pieces_from(be);
+    return bytes / WORTH_A_BARRIER >= from || (bytes >= from && !is_activated(be, y));
+}
+
+static bool is_large(const struct cpu_backend *be, const struct node *node)
+{
+    if (node->op == OP_KIND_matmul)
+        return is_projection_large(be, &be->weights[WEIGHT_INDEX(node->u.matmul.w)],
+                                   BUFFER_DECL(be, node->u.matmul.y));
+    if (node->op == OP_KIND_affine)
+        return is_projection_large(be, &be->weights[WEIGHT_INDEX(node->u.affine.w)],
+                                   BUFFER_DECL(be, node->u.affine.y));
+    if (node->op != OP_KIND_experts) return false;
+    const struct expert_bank *bank = be->weights[WEIGHT_INDEX(node->u.experts.bank)].bank;
+    return wmat_bytes(&bank->experts[0].gate) >= pieces_from(be) / 2;
+}
+
+enum sluice_status cpu_plan_pieces(struct cpu_backend *be, struct sluice_error *err)
+{
+    const uint32_t n_nodes = (uint32_t)be->graph->nodes.n;
+    be->turns = calloc(n_nodes + 1, sizeof *be->turns);
+    be->in_pieces = calloc(n_nodes + 1, sizeof *be->in_pieces);
+    if (!be->turns || !be->in_pieces) return err_nomem(err, "backend", n_nodes);
+    for (uint32_t n = 0; n < n_nodes && be->options.pool.n_threads > 1; n++)
+        be->in_pieces[n] = is_large(be, &be->graph->nodes.items[n]);
+    return SLUICE_OK;
+}
