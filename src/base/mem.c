@@ -13,10 +13,11 @@ enum { PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
 void *mem_alloc(size_t bytes)
 {
-    if (bytes > SIZE_MAX - MEM_ALIGN) return NULL;
-    size_t padded = align_up(bytes ? bytes : 1, MEM_ALIGN);
-    void *p = aligned_alloc(MEM_ALIGN, padded);
-    if (p) memset(p, 0, padded);
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : MEM_ALIGN;
+    if (bytes > SIZE_MAX - align) return NULL;
+    void *p = aligned_alloc(align, align_up(bytes ? bytes : 1, align));
+    if (p && align == HUGE_PAGE) mem_large_pages(p, bytes / HUGE_PAGE * HUGE_PAGE);
+    if (p) memset(p, 0, bytes);
     return p;
 }
 

@@ -8,7 +8,10 @@
 
 enum { MEM_ALIGN = 64 };
 
-/* Zeroed memory at a multiple of MEM_ALIGN; bytes 0 gives a valid pointer. NULL: out of memory. */
+/*
+ * Zeroed memory at a multiple of MEM_ALIGN, 2 MiB and more in large pages where there are some;
+ * bytes 0 gives a valid pointer. NULL: out of memory.
+ */
 void *mem_alloc(size_t bytes);
 void mem_free(void *p);
 
