@@ -85,6 +85,9 @@ static struct pool_options pool_of(const struct sluice_engine *e, cpu_set_t *pla
                                  .places = placed ? places : NULL};
 }
 
+/* More than caches of most machines hold, and nothing to a model that is larger than memory. */
+#define CACHE_BYTES ((uint64_t)128 << 20)
+
 static enum sluice_status open_backend_at(struct sluice_engine *e, cpu_set_t *places,
                                           struct sluice_error *err)
 {
@@ -101,7 +104,8 @@ static enum sluice_status open_backend_at(struct sluice_engine *e, cpu_set_t *pl
                             .dims = {e->options.max_batch_tokens, e->max_outputs},
                             .routing = {e->options.route, e->options.routed, e->options.route_user},
                             .share_buffers = true,
-                            .will_need = e->options.mmap_advice == SLUICE_MMAP_WILLNEED};
+                            .will_need = e->options.mmap_advice == SLUICE_MMAP_WILLNEED,
+                            .cache_bytes = CACHE_BYTES};
     TRY(cpu_open(&e->backend, &m->graph, m->weights, &o, err));
     if (m->rope_values && !CPU_BIND_BORROWED(e->backend, m->rope_freqs, m->rope_values))
         return err_set(err, SLUICE_E_INTERNAL, "the rope frequencies have no buffer");

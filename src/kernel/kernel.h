@@ -66,6 +66,7 @@ struct delta_tokens {
     float *out;
     size_t ld, ldg, ldo;
     uint32_t n;
+    bool streams; /* the state comes from memory and is in no cache when it is read again */
 };
 
 /* How sigmoid_top_k chooses k of n experts, which are in n_groups equal groups. */

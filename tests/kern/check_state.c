@@ -133,6 +133,7 @@ static float *step_by_step(const struct kernels *k, const struct delta_tokens *x
     for (uint32_t t = 0; t < x->n; t++) {
         struct delta_tokens one = *x;
         one.n = 1;
+        one.streams = false;
         one.q += t * x->ld;
         one.k += t * x->ld;
         one.v += t * x->ld;
@@ -173,6 +174,7 @@ void check_delta_net(struct check *c, const struct kernels *k, enum wtype type)
         uint32_t dk = c->round < 33 ? c->round + 1 : 64u << rng_below(&c->rng, 2);
         uint32_t dv = 1 + rng_below(&c->rng, c->round < 33 ? 9 : 70);
         struct delta_tokens x = {.n = 1 + rng_below(&c->rng, c->round % 4 ? 3 : 35)};
+        x.streams = rng_below(&c->rng, 2);
         size_t n = (size_t)dk * dv;
         float *to = out_f32(c, "the state", n);
         float *from = in_place ? to : in_f32(c, "the state before", n);

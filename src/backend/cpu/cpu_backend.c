@@ -272,10 +272,24 @@ static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_er
     return SLUICE_OK;
 }
 
+/* Whether the matrices that every token reads push its states out of the caches. */
+static bool pushes_states_out(const struct cpu_backend *be)
+{
+    const struct graph *g = be->graph;
+    uint64_t bytes = 0;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        const enum weight_role role = g->weights.items[w].role;
+        if (weight_role_kind(role) == WEIGHT_KIND_MATRIX && role != WEIGHT_embed)
+            bytes += wmat_bytes(&be->weights[w].matrix);
+    }
+    return bytes > be->options.cache_bytes;
+}
+
 static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error *err)
 {
     const struct cpu_options *o = &be->options;
     kernels_init(&be->kernels, o->features);
+    be->streams_states = pushes_states_out(be);
     TRY(prepare_tables(be, err));
     TRY(plan_buffers(be, err));
     measure_experts(be);

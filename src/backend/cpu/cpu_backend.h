@@ -37,6 +37,8 @@ struct cpu_options {
     struct expert_store *store; /* NULL: experts are where banks say they are mapped */
     bool will_need;             /* the kernel is told which of these are computed next */
     enum prefetch_kind prefetch;
+    /* Dense matrices of more leave no recurrent state in a cache, so it is written past them. */
+    uint64_t cache_bytes;
 };
 
 struct cpu_backend;

@@ -95,6 +95,7 @@ struct cpu_backend {
     size_t partial_bytes;
     uint32_t partial_rows;
     size_t total_bytes;
+    bool streams_states; /* recurrent states are in no cache when the next token comes */
     uint64_t expert_uses;
     uint64_t tokens; /* that earlier runs evaluated */
     /* of the run in progress */

@@ -139,7 +139,8 @@ static void delta_rows(const struct task *t, const struct op_delta_net *op,
                              .ld = width,
                              .ldg = heads,
                              .ldo = heads * dv,
-                             .n = s->count};
+                             .n = s->count,
+                             .streams = t->be->streams_states};
     t->k->delta_net(sequence_recurrent(s->sequence, index) + first,
                     sequence_recurrent_next(s->sequence, index) + first, &x, op->dk, end - begin);
 }

@@ -33,6 +33,17 @@ INLINE void vf_store_tail(float *p, uint32_t n, vf v)
     vf_store(lanes, v);
     memcpy(p, lanes, n * sizeof lanes[0]);
 }
+/*
+ * To memory: processors find out by themselves that whole lines are written, and read none of them
+ * before. The order of stores is the usual one.
+ */
+INLINE void vf_stream(float *p, vf v)
+{
+    vf_store(p, v);
+}
+INLINE void vf_stream_end(void)
+{
+}
 
 INLINE vf vf_add(vf a, vf b)
 {

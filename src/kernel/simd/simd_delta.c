@@ -173,11 +173,69 @@ INLINE void all_rows(const float *from, float *to, const struct delta_tokens *x,
                        dk);
 }
 
+enum {
+    LINE = 16,         /* values in a line of a cache */
+    AHEAD = ROWS * 512 /* values that reads run ahead of what is computed */
+};
+
+/* The rows of step_rows by whole lines, which go to memory as they are. */
+INLINE void stream_lines(struct stepping *s, const float *from, float *to, size_t dk,
+                         const struct step *x)
+{
+    for (size_t j = 0; j < dk; j += LINE) {
+        vf key[LINE / LANES], query[LINE / LANES];
+        for (uint32_t i = 0; i < LINE / LANES; i++) {
+            key[i] = vf_load(x->k + j + i * LANES);
+            query[i] = vf_load(x->q + j + i * LANES);
+        }
+        for (uint32_t r = 0; r < ROWS; r++)
+            for (uint32_t i = 0; i < LINE / LANES; i++) {
+                size_t at = r * dk + j + i * LANES;
+                vf decayed = vf_mul(s->decay, vf_load(from + at));
+                vf updated = vf_fma(s->delta[r], key[i], decayed);
+                vf_stream(to + at, updated);
+                s->result[r] = vf_fma(updated, query[i], s->result[r]);
+            }
+    }
+}
+
+/*
+ * One token through ROWS rows from memory to memory, by the operations of read_rows and step_rows.
+ * Prefetches run on into the rows after these: mostly those of the next head, which comes next.
+ */
+INLINE void stream_rows(const float *from, float *to, uint32_t dk, const struct step *x,
+                        const float *v, float *out)
+{
+    struct stepping s = {.decay = vf_set(x->g)};
+    float memory[ROWS];
+    for (size_t j = 0; j < (size_t)ROWS * dk; j += LINE) __builtin_prefetch(from + AHEAD + j, 0, 2);
+    read_rows(from, ROWS, x->k, dk, memory);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        s.delta[r] = vf_set(x->beta * (v[r] - x->g * memory[r]));
+        s.result[r] = vf_set(0);
+    }
+    stream_lines(&s, from, to, dk, x);
+    sum_rows(s.result, ROWS, out);
+}
+
+static void stream_token(const float *from, float *to, const struct delta_tokens *x, uint32_t dk,
+                         uint32_t dv)
+{
+    const struct step one = {.q = x->q, .k = x->k, .g = *x->g, .beta = *x->b};
+    uint32_t i = 0;
+    for (; i + ROWS <= dv; i += ROWS)
+        stream_rows(from + (size_t)i * dk, to + (size_t)i * dk, dk, &one, x->v + i, x->out + i);
+    vf_stream_end();
+    if (i < dv) chunk_rows(from, to, x, 0, 1, i, dv - i, dk);
+}
+
 static void delta_net(const float *from, float *to, const struct delta_tokens *x, uint32_t dk,
                       uint32_t dv)
 {
+    bool lines = dk % LINE == 0 && (uintptr_t)to % (LINE * sizeof *to) == 0;
+    if (x->streams && x->n == 1 && lines) stream_token(from, to, x, dk, dv);
     /* The usual width is worth a version of its own. */
-    if (dk == 128)
+    else if (dk == 128)
         all_rows(from, to, x, 128, dv);
     else
         all_rows(from, to, x, dk, dv);

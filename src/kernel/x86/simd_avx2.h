@@ -35,6 +35,16 @@ INLINE void vf_store_tail(float *p, uint32_t n, vf v)
 {
     _mm256_maskstore_ps(p, first_lanes(n), v);
 }
+/* To memory, past the caches; p is a multiple of the vector. */
+INLINE void vf_stream(float *p, vf v)
+{
+    _mm256_stream_ps(p, v);
+}
+/* Such stores are in no order with others: what comes after this comes after them. */
+INLINE void vf_stream_end(void)
+{
+    _mm_sfence();
+}
 
 INLINE vf vf_add(vf a, vf b)
 {
