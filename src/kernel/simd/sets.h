@@ -33,4 +33,8 @@ INLINE size_t row_bytes(const struct wmat *w)
 void SET(dequant_packed_row)(const struct wmat *w, uint32_t row, float *y);
 void SET(dequant_block_row)(const struct wmat *w, uint32_t row, float *y);
 
+/* matmul_f32 of an affine type and one token. */
+void SET(affine_times_one)(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
+                           float *y, void *scratch);
+
 #endif

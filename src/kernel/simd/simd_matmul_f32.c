@@ -2,7 +2,7 @@
  * Products in f32. Each (row, token) is one vector of partial sums that runs over k in order and
  * is then summed by one tree: a tile computes up to four rows by four tokens at a time, and how
  * many changes no operation. Weights that are not f32 become f32 rows in scratch first, unless
- * there are too few tokens to be worth it.
+ * there are too few tokens to be worth it: simd_matmul_affine.c has one token for affine types.
  */
 #include "base/bits.h"
 #include "kernel/simd/sets.h"
@@ -151,6 +151,15 @@ static void matmul_f32_converted(const struct wmat *w, uint32_t row0, uint32_t r
                              y + t * ldy, ldy, scratch);
 }
 
+static void matmul_f32_affine(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
+                              size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
+{
+    if (n == 1)
+        SET(affine_times_one)(w, row0, row1, x, y, scratch);
+    else
+        matmul_f32_converted(w, row0, row1, x, ldx, n, y, ldy, scratch);
+}
+
 static void matmul_f32_f16(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
                            size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
 {
@@ -175,7 +184,9 @@ static void matmul_f32_bf16(const struct wmat *w, uint32_t row0, uint32_t row1, 
 
 void SET(init_matmul_f32)(struct kernels *k)
 {
-    for (int type = 0; type < WTYPE_COUNT; type++) k->matmul_f32[type] = matmul_f32_converted;
+    for (int type = 0; type < WTYPE_COUNT; type++)
+        k->matmul_f32[type] =
+            wtype_kind((enum wtype)type) == WKIND_AFFINE ? matmul_f32_affine : matmul_f32_converted;
     k->matmul_f32[WTYPE_F32] = matmul_f32_f32;
     k->matmul_f32[WTYPE_F16] = matmul_f32_f16;
     k->matmul_f32[WTYPE_BF16] = matmul_f32_bf16;
