@@ -8,6 +8,8 @@
 #include "kernel/simd/sets.h"
 
 enum { TILE_ROWS = 4, TILE_TOKENS = LANES == 8 ? 2 : 4, PASS_ROWS = 8 };
+/* 16-bit values in a line of a cache. */
+enum { LINE = 32 };
 /* Passes over more tokens would read their activations from memory each time. */
 enum { BLOCK_TOKENS = 256 };
 
@@ -38,6 +40,34 @@ struct panel {
     uint32_t cols;
 };
 
+/* Columns from i on, LANES of them, of rows and tokens. */
+INLINE void tile_lanes(const struct panel *p, uint32_t rows, enum source source, const float *x,
+                       size_t ldx, uint32_t tokens, uint32_t i, vf acc[TILE_ROWS][TILE_TOKENS])
+{
+    vf w[TILE_ROWS];
+    for (uint32_t r = 0; r < rows; r++) w[r] = load_weights(p->first + r * p->stride, i, source);
+    for (uint32_t t = 0; t < tokens; t++) {
+        vf v = vf_load(x + t * ldx + i);
+        for (uint32_t r = 0; r < rows; r++) acc[r][t] = vf_fma(w[r], v, acc[r][t]);
+    }
+}
+
+/*
+ * The same for one token and 16-bit values, line by line, and the rows after these are prefetched.
+ * Returns how many columns these were.
+ */
+INLINE uint32_t tile_lines(const struct panel *p, uint32_t rows, enum source source, const float *x,
+                           vf acc[TILE_ROWS][TILE_TOKENS])
+{
+    uint32_t i = 0;
+    for (; i + LINE <= p->cols; i += LINE) {
+        for (uint32_t r = 0; r < rows; r++)
+            __builtin_prefetch(p->first + (r + TILE_ROWS) * p->stride + (size_t)i * 2, 0, 2);
+        for (uint32_t j = 0; j < LINE; j += LANES) tile_lanes(p, rows, source, x, 0, 1, i + j, acc);
+    }
+    return i;
+}
+
 /* rows <= TILE_ROWS, tokens <= TILE_TOKENS and source are constants at every call. */
 INLINE void tile(const struct panel *p, uint32_t rows, enum source source, const float *x,
                  size_t ldx, uint32_t tokens, float *y, size_t ldy)
@@ -46,15 +76,9 @@ INLINE void tile(const struct panel *p, uint32_t rows, enum source source, const
     vf w[TILE_ROWS];
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t t = 0; t < tokens; t++) acc[r][t] = vf_set(0);
-    uint32_t i = 0;
-    for (; i + LANES <= p->cols; i += LANES) {
-        for (uint32_t r = 0; r < rows; r++)
-            w[r] = load_weights(p->first + r * p->stride, i, source);
-        for (uint32_t t = 0; t < tokens; t++) {
-            vf v = vf_load(x + t * ldx + i);
-            for (uint32_t r = 0; r < rows; r++) acc[r][t] = vf_fma(w[r], v, acc[r][t]);
-        }
-    }
+    bool lines = source != SOURCE_F32 && tokens == 1;
+    uint32_t i = lines ? tile_lines(p, rows, source, x, acc) : 0;
+    for (; i + LANES <= p->cols; i += LANES) tile_lanes(p, rows, source, x, ldx, tokens, i, acc);
     if (i < p->cols) {
         uint32_t left = p->cols - i;
         for (uint32_t r = 0; r < rows; r++)
