@@ -111,7 +111,7 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    limit); NaN for a NaN
  * sigmoid_gate       y = x * sigmoid(gate)
  * combine            y = residual + moe + sigmoid(shared_gate) * shared
- * weighted_sum       y[i] = sum_j w[j] * x[j * ldx + i], j ascending, one rounding per step kind
+ * weighted_sum       y[i] = sum_j w[j] * rows[j][i], j < k, j ascending, one rounding per step kind
  * rms_norm           y = x * rsqrt(mean(x^2) + eps) * w
  * l2_norm            y = x * rsqrt(sum(x^2) + eps) * scale; y may be x
  * gated_rms_norm     y = x * rsqrt(mean(x^2) + eps) * w * silu(z)

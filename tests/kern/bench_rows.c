@@ -35,7 +35,14 @@ RUN(sigmoid_gate, w->x, w->x + COLS, COLS, w->y)
 COST(combine, COLS * 16, COLS * 3);
 RUN(combine, w->x, w->x + COLS, w->x + 2 * COLS, 0.5f, COLS, w->y)
 COST(weighted_sum, COLS * 4 * (CHOSEN + 1), COLS * 2 * CHOSEN);
-RUN(weighted_sum, w->x, COLS, w->x + 8 * COLS, CHOSEN, COLS, w->y)
+static void run_weighted_sum(const struct job *job)
+{
+    const struct world *w = job->operands;
+    const float *rows[CHOSEN];
+    for (int j = 0; j < CHOSEN; j++) rows[j] = w->x + (size_t)j * COLS;
+    for (int i = 0; i < REPEATS; i++)
+        job->k->weighted_sum(rows, w->x + CHOSEN * COLS, CHOSEN, COLS, w->y);
+}
 COST(rms_norm, COLS * 12, COLS * 4);
 RUN(rms_norm, w->x, w->x + COLS, COLS, 1e-6f, w->y)
 COST(l2_norm, HEAD * 8, HEAD * 3);

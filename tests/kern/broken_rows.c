@@ -216,12 +216,12 @@ static void sigmoid_ignores_scale(const float *logits, uint32_t n, const struct 
     sigmoid_right(logits, n, &wrong, ids, weights, scratch);
 }
 
-static void weighted_sum_descending(const float *x, size_t ldx, const float *w, uint32_t k,
+static void weighted_sum_descending(const float *const *rows, const float *w, uint32_t k,
                                     uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i++) {
         float sum = 0;
-        for (uint32_t j = k; j-- > 0;) sum += w[j] * x[j * ldx + i];
+        for (uint32_t j = k; j-- > 0;) sum += w[j] * rows[j][i];
         y[i] = sum;
     }
 }

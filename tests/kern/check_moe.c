@@ -183,19 +183,22 @@ void check_weighted_sum(struct check *c, const struct kernels *k, enum wtype typ
     for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
         operands_reset(c);
         uint32_t n = length_of(c), count = 1 + rng_below(&c->rng, 10);
-        size_t ldx = n + rng_below(&c->rng, 4);
-        float *x = in_f32(c, "x", (count - 1) * ldx + n), *w = in_f32(c, "w", count);
-        float *y = out_f32(c, "y", n);
-        fill(c, x, (count - 1) * ldx + n, pattern_of(c));
+        float *w = in_f32(c, "w", count), *y = out_f32(c, "y", n);
+        const float *rows[10];
+        for (uint32_t j = 0; j < count; j++) {
+            float *row = in_f32(c, "a row", n);
+            fill(c, row, n, pattern_of(c));
+            rows[j] = row;
+        }
         fill_uniform(c, w, count, 0, 1);
         if (c->round % 6 == 5) w[count - 1] = NAN;
         operands_begin(c);
-        k->weighted_sum(x, ldx, w, count, n, y);
+        k->weighted_sum(rows, w, count, n, y);
         operands_end(c);
         for (uint32_t i = 0; i < n; i++) {
             float want = 0;
             for (uint32_t j = 0; j < count; j++) {
-                float product = w[j] * x[j * ldx + i];
+                float product = w[j] * rows[j][i];
                 want += product;
             }
             expect_bits(c, "y", i, y[i], want);

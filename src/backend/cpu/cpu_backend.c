@@ -257,10 +257,11 @@ static enum sluice_status alloc_scratch(struct cpu_backend *be, struct sluice_er
         widest = max_u32(widest, max_u32(decl->rows, decl->cols));
     }
     for (size_t b = 0; b < g->buffers.n; b++) widest = max_u32(widest, g->buffers.items[b].width);
-    size_t pick_rows = (size_t)widest * max_u32(g->n_picks, 1) * sizeof(float);
+    /* A choice of experts, or pointers to what a token's picks returned. */
+    size_t choice = (size_t)widest * 3 * sizeof(float);
     size_t attend = cpu_attend_scratch(be) * sizeof(float);
     be->block_at =
-        align_up(max_size(max_size(matmul_scratch_bytes(cols), pick_rows), attend), MEM_ALIGN);
+        align_up(max_size(max_size(matmul_scratch_bytes(cols), choice), attend), MEM_ALIGN);
     be->scratch_bytes = align_up(be->block_at + block_bytes(be), MEM_ALIGN);
     size_t bytes;
     if (!mul_size(be->scratch_bytes, be->options.pool.n_threads, &bytes))

@@ -139,12 +139,11 @@ void cpu_expert_sum(const struct task *t, const struct node *node)
     size_t width = WIDTH(t, op->y);
     uint32_t k = WIDTH(t, op->places), begin, end;
     share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    float *rows = scratch_of(t);
+    const float **rows = scratch_of(t);
     for (size_t r = begin; r < end; r++) {
         const int32_t *places = BUF_I32(t, op->places) + r * k;
-        for (uint32_t j = 0; j < k; j++)
-            memcpy(rows + j * width, x + (size_t)places[j] * width, width * sizeof *rows);
-        t->k->weighted_sum(rows, width, BUF(t, op->weights) + r * k, k, (uint32_t)width,
+        for (uint32_t j = 0; j < k; j++) rows[j] = x + (size_t)places[j] * width;
+        t->k->weighted_sum(rows, BUF(t, op->weights) + r * k, k, (uint32_t)width,
                            BUF(t, op->y) + r * width);
     }
 }

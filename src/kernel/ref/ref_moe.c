@@ -119,12 +119,11 @@ static void sigmoid_top_k(const float *logits, uint32_t n, const struct sigmoid_
     for (uint32_t j = 0; j < how->k; j++) weights[j] *= how->scale;
 }
 
-static void weighted_sum(const float *x, size_t ldx, const float *w, uint32_t k, uint32_t n,
-                         float *y)
+static void weighted_sum(const float *const *rows, const float *w, uint32_t k, uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i++) {
         float sum = 0;
-        for (uint32_t j = 0; j < k; j++) sum += w[j] * x[j * ldx + i];
+        for (uint32_t j = 0; j < k; j++) sum += w[j] * rows[j][i];
         y[i] = sum;
     }
 }

@@ -90,13 +90,12 @@ static void softmax_top_k(const float *logits, uint32_t n, uint32_t k, bool norm
 }
 
 /* Rounds each product and each sum, as the reference does. */
-static void weighted_sum(const float *x, size_t ldx, const float *w, uint32_t k, uint32_t n,
-                         float *y)
+static void weighted_sum(const float *const *rows, const float *w, uint32_t k, uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i += LANES) {
         vf sum = vf_set(0);
         for (uint32_t j = 0; j < k; j++)
-            sum = vf_add(sum, vf_mul(vf_set(w[j]), vf_load_upto(x + j * ldx + i, n - i)));
+            sum = vf_add(sum, vf_mul(vf_set(w[j]), vf_load_upto(rows[j] + i, n - i)));
         vf_store_upto(y + i, n - i, sum);
     }
 }
