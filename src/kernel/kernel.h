@@ -126,7 +126,7 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    k largest c (the lower index first among equals, of groups too), written in
  *                    ascending index; weights are s, divided by their sum + 1e-20 if normalize,
  *                    times scale; a NaN in c makes every weight NaN; scratch: 3 n floats
- * conv_silu          y[c] = silu(sum_j w[j * n + c] * rows[j][c]), j < width, oldest row first
+ * conv_silu          y[c] = silu(sum_j w[j * ldw + c] * rows[j][c]), j < width, oldest row first
  * decay_beta         g = exp(neg_a * softplus(alpha + dt_bias)), b = sigmoid(beta); softplus(x) =
  *                    max(x, 0) + log1p(exp(-|x|))
  * delta_net          state [dv][dk] of one head through x->n >= 1 tokens, for each: S = g S;

@@ -65,7 +65,7 @@ static void run_conv_silu(const struct job *job)
 {
     const struct world *w = job->operands;
     const float *rows[4] = {w->x, w->x + COLS, w->x + 2 * COLS, w->x + 3 * COLS};
-    for (int i = 0; i < REPEATS; i++) job->k->conv_silu(rows, w->x + 4 * COLS, 4, COLS, w->y);
+    for (int i = 0; i < REPEATS; i++) job->k->conv_silu(rows, w->x + 4 * COLS, COLS, 4, COLS, w->y);
 }
 
 COST(softmax_top_k, EXPERTS * 4, EXPERTS *CHOSEN);

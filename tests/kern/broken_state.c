@@ -6,22 +6,22 @@ static float silu(float x)
     return x / (1 + expf(-x));
 }
 
-static void conv_reversed(const float *const *rows, const float *w, uint32_t width, uint32_t n,
-                          float *y)
+static void conv_reversed(const float *const *rows, const float *w, size_t ldw, uint32_t width,
+                          uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i++) {
         float sum = 0;
-        for (uint32_t j = 0; j < width; j++) sum += w[(size_t)(width - 1 - j) * n + i] * rows[j][i];
+        for (uint32_t j = 0; j < width; j++) sum += w[(width - 1 - j) * ldw + i] * rows[j][i];
         y[i] = silu(sum);
     }
 }
 
-static void conv_no_silu(const float *const *rows, const float *w, uint32_t width, uint32_t n,
-                         float *y)
+static void conv_no_silu(const float *const *rows, const float *w, size_t ldw, uint32_t width,
+                         uint32_t n, float *y)
 {
     for (uint32_t i = 0; i < n; i++) {
         float sum = 0;
-        for (uint32_t j = 0; j < width; j++) sum += w[(size_t)j * n + i] * rows[j][i];
+        for (uint32_t j = 0; j < width; j++) sum += w[j * ldw + i] * rows[j][i];
         y[i] = sum;
     }
 }

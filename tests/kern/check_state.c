@@ -12,7 +12,8 @@ void check_conv_silu(struct check *c, const struct kernels *k, enum wtype type)
     for (c->round = 0; c->round < LENGTH_ROUNDS; c->round++) {
         operands_reset(c);
         uint32_t n = length_of(c), width = 1 + rng_below(&c->rng, 5);
-        float *w = in_f32(c, "w", (size_t)width * n), *y = out_f32(c, "y", n);
+        size_t ldw = n + rng_below(&c->rng, 4), n_weights = (width - 1) * ldw + n;
+        float *w = in_f32(c, "w", n_weights), *y = out_f32(c, "y", n);
         const float *rows[5];
         float *row = NULL;
         for (uint32_t j = 0; j < width; j++) {
@@ -21,14 +22,14 @@ void check_conv_silu(struct check *c, const struct kernels *k, enum wtype type)
             rows[j] = row;
         }
         if (c->round % 6 == 5) row[n - 1] = NAN;
-        fill_uniform(c, w, (size_t)width * n, -3, 3);
+        fill_uniform(c, w, n_weights, -3, 3);
         operands_begin(c);
-        k->conv_silu(rows, w, width, n, y);
+        k->conv_silu(rows, w, ldw, width, n, y);
         operands_end(c);
         for (uint32_t i = 0; i < n; i++) {
             double sum = 0, size = 0;
             for (uint32_t j = 0; j < width; j++) {
-                double term = (double)w[(size_t)j * n + i] * (double)rows[j][i];
+                double term = (double)w[j * ldw + i] * (double)rows[j][i];
                 sum += term;
                 size += fabs(term);
             }

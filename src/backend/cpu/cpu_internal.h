@@ -187,6 +187,13 @@ static inline void share(const struct task *t, uint32_t n, uint32_t grain, uint3
 /* Columns of a result that threads share: whole groups of int8. */
 enum { ROW_GRAIN = 32 };
 
+/* Channels of a token's convolution that threads share: heads of the usual widths are in one. */
+enum { CHANNEL_GRAIN = 128 };
+static inline bool cpu_shares_channels(uint32_t dk)
+{
+    return CHANNEL_GRAIN % dk == 0;
+}
+
 /*
  * What of n rows of width values is this thread's: rows [*begin, *end), or of a single row columns
  * [*first, *last), as the projection that made them shared its result.

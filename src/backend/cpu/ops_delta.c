@@ -50,63 +50,69 @@ static const float *window_row(const float *state, const float *x, uint32_t n_st
     return i < n_state ? state + i * channels : x + (i - n_state) * channels;
 }
 
+/* Channels [first, last) of rows [begin, end). */
 static void conv_rows(const struct task *t, const struct op_conv *op, const float *state,
-                      const float *x, uint32_t begin, uint32_t end, float *y)
+                      const float *x, uint32_t begin, uint32_t end, uint32_t first, uint32_t last,
+                      float *y)
 {
     size_t channels = WIDTH(t, op->x);
     const float *rows[CONV_MAX_WIDTH];
-    for (uint32_t r = begin; r < end; r++) {
+    for (uint32_t r = begin; r < end && first < last; r++) {
         for (uint32_t j = 0; j < op->width; j++)
-            rows[j] = window_row(state, x, op->width - 1, r + j, channels);
-        t->k->conv_silu(rows, WT(t, op->w)->values, op->width, (uint32_t)channels,
-                        y + r * channels);
+            rows[j] = window_row(state, x, op->width - 1, r + j, channels) + first;
+        t->k->conv_silu(rows, WT(t, op->w)->values + first, channels, op->width, last - first,
+                        y + r * channels + first);
     }
 }
 
-/* The last width - 1 rows of [state; batch rows] become the state. */
+/* The last width - 1 rows of [state; batch rows] become the state, in channels [first, last). */
 static void conv_next(const struct op_conv *op, const float *state, const float *x, uint32_t count,
-                      size_t channels, float *next)
+                      size_t channels, uint32_t first, uint32_t last, float *next)
 {
     uint32_t keep = op->width - 1;
     for (uint32_t j = 0; j < keep; j++)
-        memcpy(next + j * channels, window_row(state, x, keep, count + j, channels),
-               channels * sizeof *next);
+        memcpy(next + j * channels + first, window_row(state, x, keep, count + j, channels) + first,
+               (last - first) * sizeof *next);
 }
 
 void cpu_conv(const struct task *t, const struct node *node)
 {
     const struct op_conv *op = &node->u.conv;
-    size_t channels = WIDTH(t, op->x);
-    uint32_t index = STATE_INDEX(t, op->state);
+    uint32_t channels = WIDTH(t, op->x), index = STATE_INDEX(t, op->state);
     for (uint32_t i = 0; i < t->be->batch->n_segments; i++) {
         const struct batch_segment *s = &t->be->batch->segments[i];
         const float *state = sequence_recurrent(s->sequence, index);
-        const float *x = BUF(t, op->x) + s->first * channels;
-        float *y = BUF(t, op->y) + s->first * channels;
-        uint32_t begin, end;
-        share(t, s->count, 1, &begin, &end);
-        conv_rows(t, op, state, x, begin, end, y);
-        if (i % t->n_threads == t->thread)
-            conv_next(op, state, x, s->count, channels,
+        const float *x = BUF(t, op->x) + (size_t)s->first * channels;
+        float *y = BUF(t, op->y) + (size_t)s->first * channels;
+        uint32_t begin, end, first, last;
+        share_columns(t, s->count, channels, CHANNEL_GRAIN, &begin, &end, &first, &last);
+        conv_rows(t, op, state, x, begin, end, first, last, y);
+        if (s->count == 1 || i % t->n_threads == t->thread)
+            conv_next(op, state, x, s->count, channels, first, last,
                       sequence_recurrent_next(s->sequence, index));
     }
+}
+
+/* Values [first, last) of a row: heads of q and k by their length, those of v as they are. */
+static void norm_heads(const struct task *t, const struct op_delta_norm *op, const float *x,
+                       uint32_t first, uint32_t last, float *y)
+{
+    const uint32_t dk = op->dk, values = 2 * op->n_k_heads * dk;
+    const float q_scale = 1.0f / sqrtf((float)dk);
+    for (uint32_t at = first; at < last && at < values; at += dk)
+        t->k->l2_norm(x + at, dk, op->eps, at < values / 2 ? q_scale : 1.0f, y + at);
+    first = max_u32(first, values);
+    if (first < last) memcpy(y + first, x + first, (last - first) * sizeof *y);
 }
 
 void cpu_delta_norm(const struct task *t, const struct node *node)
 {
     const struct op_delta_norm *op = &node->u.delta_norm;
-    size_t width = WIDTH(t, op->x), dk = op->dk;
-    uint32_t heads = 2 * op->n_k_heads, begin, end;
-    share(t, N_ROWS(t, op->x), 1, &begin, &end);
-    float q_scale = 1.0f / sqrtf((float)op->dk);
-    for (uint32_t r = begin; r < end; r++) {
-        const float *x = BUF(t, op->x) + r * width;
-        float *y = BUF(t, op->y) + r * width;
-        for (uint32_t h = 0; h < heads; h++)
-            t->k->l2_norm(x + h * dk, op->dk, op->eps, h < op->n_k_heads ? q_scale : 1.0f,
-                          y + h * dk);
-        memcpy(y + heads * dk, x + heads * dk, (width - heads * dk) * sizeof *y);
-    }
+    uint32_t width = WIDTH(t, op->x), begin, end, first, last;
+    uint32_t grain = cpu_shares_channels(op->dk) ? CHANNEL_GRAIN : width;
+    share_columns(t, N_ROWS(t, op->x), width, grain, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++)
+        norm_heads(t, op, BUF(t, op->x) + r * width, first, last, BUF(t, op->y) + r * width);
 }
 
 void cpu_decay_beta(const struct task *t, const struct node *node)

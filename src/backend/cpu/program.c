@@ -18,8 +18,9 @@ enum split {
     SPLIT_FIRST, /* thread 0 only */
     SPLIT_HEADS, /* by value heads: the threads that write what delta_net returns read it */
     SPLIT_ROWS,  /* by rows: the threads that gather an expert's input quantise it */
-    SPLIT_COLS,  /* by columns of one row in grains of ROW_GRAIN: this, and how many there are */
     SPLIT_ALL,   /* whoever has a share */
+    SPLIT_COLS,  /* by columns of one row in grains of ROW_GRAIN: this, and how many there are */
+    SPLIT_CHANNELS = 1 << 30 /* the same in grains of CHANNEL_GRAIN */
 };
 
 /* What has been touched since the last barrier. */
@@ -107,6 +108,11 @@ static uint32_t split_by_columns(const struct buffer *y)
     return y->width <= ROW_GRAIN ? SPLIT_FIRST : SPLIT_COLS + y->width;
 }
 
+static uint32_t split_by_channels(const struct buffer *y)
+{
+    return y->width <= CHANNEL_GRAIN ? SPLIT_FIRST : SPLIT_CHANNELS + y->width;
+}
+
 /* Who computes a node of a batch with one token. */
 static uint32_t split_of_one(const struct cpu_backend *be, const struct node *node)
 {
@@ -115,6 +121,11 @@ static uint32_t split_of_one(const struct cpu_backend *be, const struct node *no
     case OP_KIND_matmul: return split_by_columns(BUFFER_DECL(be, node->u.matmul.y));
     case OP_KIND_affine: return split_by_columns(BUFFER_DECL(be, node->u.affine.y));
     case OP_KIND_swiglu: return split_by_columns(BUFFER_DECL(be, node->u.swiglu.y));
+    case OP_KIND_conv: return split_by_channels(BUFFER_DECL(be, node->u.conv.y));
+    case OP_KIND_delta_norm:
+        return cpu_shares_channels(node->u.delta_norm.dk)
+                   ? split_by_channels(BUFFER_DECL(be, node->u.delta_norm.y))
+                   : SPLIT_FIRST;
     case OP_KIND_rms_norm:
         return BUFFER_DECL(be, node->u.rms_norm.x)->width == node->u.rms_norm.dim ? SPLIT_FIRST
                                                                                   : SPLIT_ALL;
@@ -125,8 +136,6 @@ static uint32_t split_of_one(const struct cpu_backend *be, const struct node *no
     case OP_KIND_split_latent:
     case OP_KIND_latent_append:
     case OP_KIND_split_qkvz:
-    case OP_KIND_conv:
-    case OP_KIND_delta_norm:
     case OP_KIND_decay_beta:
     case OP_KIND_sigmoid_gate:
     case OP_KIND_router:

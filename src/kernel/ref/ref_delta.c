@@ -4,12 +4,12 @@
 
 #include "kernel/ref/ref.h"
 
-static void conv_silu(const float *const *rows, const float *w, uint32_t width, uint32_t n,
-                      float *y)
+static void conv_silu(const float *const *rows, const float *w, size_t ldw, uint32_t width,
+                      uint32_t n, float *y)
 {
     for (uint32_t c = 0; c < n; c++) {
         float sum = 0;
-        for (uint32_t j = 0; j < width; j++) sum += w[(size_t)j * n + c] * rows[j][c];
+        for (uint32_t j = 0; j < width; j++) sum += w[j * ldw + c] * rows[j][c];
         y[c] = ref_silu(sum);
     }
 }

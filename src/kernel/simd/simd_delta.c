@@ -2,14 +2,14 @@
 #include "base/bits.h"
 #include "kernel/simd/sets.h"
 
-static void conv_silu(const float *const *rows, const float *w, uint32_t width, uint32_t n,
-                      float *y)
+static void conv_silu(const float *const *rows, const float *w, size_t ldw, uint32_t width,
+                      uint32_t n, float *y)
 {
     for (uint32_t c = 0; c < n; c += LANES) {
         vf sum = vf_set(0);
         for (uint32_t j = 0; j < width; j++)
-            sum = vf_fma(vf_load_upto(w + (size_t)j * n + c, n - c),
-                         vf_load_upto(rows[j] + c, n - c), sum);
+            sum =
+                vf_fma(vf_load_upto(w + j * ldw + c, n - c), vf_load_upto(rows[j] + c, n - c), sum);
         vf_store_upto(y + c, n - c, vf_silu(sum));
     }
 }
