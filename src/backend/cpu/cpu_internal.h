@@ -187,6 +187,12 @@ static inline void share(const struct task *t, uint32_t n, uint32_t grain, uint3
 /* Columns of a result that threads share: whole groups of int8. */
 enum { ROW_GRAIN = 32 };
 
+/* Rows of a matrix that threads share; a few that are long are worth it, too. */
+static inline uint32_t row_grain(const struct wmat *w)
+{
+    return w->rows <= ROW_GRAIN && w->cols >= 1024 ? 8 : ROW_GRAIN;
+}
+
 /* Channels of a token's convolution that threads share: heads of the usual widths are in one. */
 enum { CHANNEL_GRAIN = 128 };
 static inline bool cpu_shares_channels(uint32_t dk)
@@ -220,7 +226,7 @@ struct pieces {
     uint32_t n, least;      /* grains: all, and of a piece that is not the last */
     bool had_share;
 };
-/* Rows of a projection, in grains of ROW_GRAIN. */
+/* Rows of a projection, in grains of row_grain(). */
 struct pieces cpu_rows_in_pieces(const struct task *task, const struct node *node,
                                  const struct wmat *w, uint32_t n_tokens);
 /* The next piece of this thread, [*begin, *end); false: there is no more. */

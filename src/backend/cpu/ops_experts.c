@@ -311,8 +311,8 @@ static void divide(const struct task *t, struct experts_run *run, const struct n
 {
     struct cpu_backend *be = t->be;
     const struct expert_view *v = &run->bank->experts[0];
-    run->gate_up = (struct pieces){.n = (run->mid.width + ROW_GRAIN - 1) / ROW_GRAIN};
-    run->down = (struct pieces){.n = (WIDTH(t, run->op->y) + ROW_GRAIN - 1) / ROW_GRAIN};
+    run->gate_up = (struct pieces){.n = div_up_u32(run->mid.width, ROW_GRAIN)};
+    run->down = (struct pieces){.n = div_up_u32(WIDTH(t, run->op->y), ROW_GRAIN)};
     if (!be->in_pieces[node - be->graph->nodes.items]) return;
     run->gate_up.turn = &be->round.gate_up_turn;
     run->gate_up.least =

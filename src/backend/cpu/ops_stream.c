@@ -63,8 +63,8 @@ static bool next_rows(const struct task *t, struct pieces *pieces, const struct 
                       uint32_t *begin, uint32_t *end)
 {
     if (!cpu_next_piece(t, pieces, begin, end)) return false;
-    *begin *= ROW_GRAIN;
-    *end = min_u32(*end * ROW_GRAIN, w->rows);
+    *begin *= row_grain(w);
+    *end = min_u32(*end * row_grain(w), w->rows);
     return true;
 }
 

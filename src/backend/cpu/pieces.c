@@ -30,7 +30,7 @@ struct pieces cpu_rows_in_pieces(const struct task *t, const struct node *node,
                                  const struct wmat *w, uint32_t n_tokens)
 {
     const size_t at = (size_t)(node - t->be->graph->nodes.items);
-    struct pieces pieces = {.n = (w->rows + ROW_GRAIN - 1) / ROW_GRAIN};
+    struct pieces pieces = {.n = div_up_u32(w->rows, row_grain(w))};
     if (!t->be->in_pieces[at]) return pieces;
     pieces.turn = &t->be->turns[at];
     pieces.least = cpu_least_piece(t->be, wmat_bytes(w) / pieces.n, n_tokens);

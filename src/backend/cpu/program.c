@@ -102,6 +102,12 @@ static bool is_plain(enum op op)
     }
 }
 
+static uint32_t split_by_rows(const struct cpu_backend *be, uint32_t w)
+{
+    const struct wmat *m = &be->weights[w].matrix;
+    return m->rows <= row_grain(m) ? SPLIT_FIRST : SPLIT_COLS + m->rows;
+}
+
 /* A single grain is thread 0's. */
 static uint32_t split_by_columns(const struct buffer *y)
 {
@@ -118,8 +124,8 @@ static uint32_t split_of_one(const struct cpu_backend *be, const struct node *no
 {
     if (be->in_pieces[node - be->graph->nodes.items]) return SPLIT_ALL;
     switch ((int)node->op) {
-    case OP_KIND_matmul: return split_by_columns(BUFFER_DECL(be, node->u.matmul.y));
-    case OP_KIND_affine: return split_by_columns(BUFFER_DECL(be, node->u.affine.y));
+    case OP_KIND_matmul: return split_by_rows(be, WEIGHT_INDEX(node->u.matmul.w));
+    case OP_KIND_affine: return split_by_rows(be, WEIGHT_INDEX(node->u.affine.w));
     case OP_KIND_swiglu: return split_by_columns(BUFFER_DECL(be, node->u.swiglu.y));
     case OP_KIND_conv: return split_by_channels(BUFFER_DECL(be, node->u.conv.y));
     case OP_KIND_delta_norm:
