@@ -109,6 +109,11 @@ static void test_mem_is_aligned_and_zero(void)
     CHECK((uintptr_t)p % MEM_ALIGN == 0);
     for (int i = 0; i < 100; i++) CHECK(p[i] == 0);
     mem_free(p);
+    const size_t large = (5 << 20) + 123;
+    p = mem_alloc(large);
+    REQUIRE(p);
+    CHECK((uintptr_t)p % (2 << 20) == 0 && p[0] == 0 && p[large - 1] == 0);
+    mem_free(p);
     CHECK(mem_alloc(SIZE_MAX - 3) == NULL);
 }
 
