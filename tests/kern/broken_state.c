@@ -26,6 +26,18 @@ static void conv_no_silu(const float *const *rows, const float *w, size_t ldw, u
     }
 }
 
+/* A part of the channels finds the weights of its first row only. */
+static void conv_dense(const float *const *rows, const float *w, size_t ldw, uint32_t width,
+                       uint32_t n, float *y)
+{
+    (void)ldw;
+    for (uint32_t i = 0; i < n; i++) {
+        float sum = 0;
+        for (uint32_t j = 0; j < width; j++) sum += w[(size_t)j * n + i] * rows[j][i];
+        y[i] = silu(sum);
+    }
+}
+
 /* log(1 + exp(x)) overflows. */
 static void decay_overflows(const float *alpha, const float *beta, const float *neg_a,
                             const float *dt_bias, uint32_t n, float *g, float *b)
@@ -164,6 +176,7 @@ static void attention_wrong_format(const struct attention_query *q, const uint16
 const struct broken broken_state[] = {
     BROKEN("conv_silu", "the newest row first", "*: y*, not *", conv_reversed),
     BROKEN("conv_silu", "no activation", "*: y*, not *", conv_no_silu),
+    BROKEN("conv_silu", "rows of weights without their distance", "*: y*, not *", conv_dense),
     BROKEN("decay_beta", "an overflow", "*: g*, not *", decay_overflows),
     BROKEN("delta_net", "a late decay", "*: state*, not *", delta_decays_late),
     BROKEN("delta_net", "an early output", "*: out*, not *", delta_reads_early),
