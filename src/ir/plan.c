@@ -71,7 +71,7 @@ static uint32_t new_slot(struct plan *plan, uint32_t *busy_until)
 /* Values are written once and buffers are made in order of their writers, so that buffer order is
  * interval order except for inputs, which keep slots of their own anyway. */
 static void assign_slots(struct plan *plan, const struct graph *g, uint32_t *busy_until, bool share,
-                         const bool *unused)
+                         const bool *unused, uint32_t rest)
 {
     for (uint32_t b = 0; b < plan->n_buffers; b++) {
         const struct buffer *buffer = &g->buffers.items[b];
@@ -85,7 +85,7 @@ static void assign_slots(struct plan *plan, const struct graph *g, uint32_t *bus
         if (s == UINT32_MAX) s = new_slot(plan, busy_until);
         plan->slot[b] = s;
         plan->slot_bytes[s] = max_size(plan->slot_bytes[s], align_up(plan->bytes[b], SLOT_ALIGN));
-        busy_until[s] = alone ? UINT32_MAX : plan->last[b];
+        busy_until[s] = alone ? UINT32_MAX : plan->last[b] + rest;
     }
 }
 
@@ -100,12 +100,12 @@ static enum sluice_status add_up(struct plan *plan, struct sluice_error *err)
 enum sluice_status plan_init(struct plan *plan, const struct graph *g, struct plan_dims dims,
                              bool share, struct sluice_error *err)
 {
-    return plan_init_without(plan, g, dims, share, NULL, err);
+    return plan_init_without(plan, g, dims, share, NULL, 0, err);
 }
 
 enum sluice_status plan_init_without(struct plan *plan, const struct graph *g,
                                      struct plan_dims dims, bool share, const bool *unused,
-                                     struct sluice_error *err)
+                                     uint32_t rest, struct sluice_error *err)
 {
     size_t n = g->buffers.n;
     *plan = (struct plan){.n_buffers = (uint32_t)n};
@@ -124,7 +124,7 @@ enum sluice_status plan_init_without(struct plan *plan, const struct graph *g,
             status = err_set(err, SLUICE_E_NOMEM, "memory plan: the batch is too large");
     if (status == SLUICE_OK) {
         find_lifetimes(plan, g);
-        assign_slots(plan, g, busy_until, share, unused);
+        assign_slots(plan, g, busy_until, share, unused, rest);
         status = add_up(plan, err);
     }
     free(busy_until);

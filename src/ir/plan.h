@@ -32,10 +32,14 @@ struct plan {
 /* share false gives every buffer a slot of its own (for tests and debugging). */
 enum sluice_status plan_init(struct plan *plan, const struct graph *g, struct plan_dims dims,
                              bool share, struct sluice_error *err);
-/* The same without storage for some buffers, as if they were borrowed; unused: per buffer. */
+/*
+ * The same without storage for some buffers, as if they were borrowed; unused: per buffer. A slot
+ * rests for so many nodes before another buffer has it: steps that are near each other then meet in
+ * no storage, and threads need not wait for that.
+ */
 enum sluice_status plan_init_without(struct plan *plan, const struct graph *g,
                                      struct plan_dims dims, bool share, const bool *unused,
-                                     struct sluice_error *err);
+                                     uint32_t rest, struct sluice_error *err);
 void plan_release(struct plan *plan);
 
 /* Rows of a buffer of that kind in a batch. */

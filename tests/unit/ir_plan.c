@@ -163,6 +163,33 @@ static void test_live_buffers_never_share(void)
     CHECK(shared > buffers / 4);
 }
 
+/* A slot that rests is nobody's for so many nodes, and no buffer is smaller than it was. */
+static void test_slots_rest(void)
+{
+    struct rng rng = {6};
+    static struct interval life[MAX_BUFFERS];
+    for (uint32_t i = 0; i < N_GRAPHS / 4; i++) {
+        struct graph g;
+        struct plan plan;
+        struct sluice_error err = {0};
+        if (random_built(&g, &rng, 3, 2)) {
+            uint32_t rest = rng_below(&rng, 20);
+            struct plan_dims dims = random_batch(&rng);
+            REQUIRE(plan_init_without(&plan, &g, dims, true, NULL, rest, &err) == SLUICE_OK);
+            brute_lifetimes(&g, life);
+            check_no_overlap(&g, &plan, life);
+            check_sizes(&g, &plan, dims);
+            for (uint32_t a = 0; a < g.buffers.n; a++)
+                for (uint32_t b = 0; b < g.buffers.n; b++)
+                    CHECK(a == b || plan.slot[a] != plan.slot[b] ||
+                          plan.slot[a] == (uint32_t)PLAN_BORROWED ||
+                          life[a].first > life[b].first || life[a].last + rest < life[b].first);
+            plan_release(&plan);
+        }
+        graph_release(&g);
+    }
+}
+
 static void test_sharing_changes_no_result(void)
 {
     struct rng rng = {2};
@@ -357,6 +384,7 @@ static void test_a_batch_of_nothing(void)
 
 #define CASES(C)                                                                                   \
     C(live_buffers_never_share)                                                                    \
+    C(slots_rest)                                                                                  \
     C(sharing_changes_no_result)                                                                   \
     C(toy_run_notices_overlap)                                                                     \
     C(planning_twice_is_planning_once)                                                             \

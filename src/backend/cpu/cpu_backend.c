@@ -118,7 +118,7 @@ static enum sluice_status plan_buffers(struct cpu_backend *be, struct sluice_err
     if (!be->unused) return err_nomem(err, "backend", g->buffers.n);
     for (uint32_t n = 0; n < g->nodes.n && o->share_buffers; n++)
         if (g->nodes.items[n].op == OP_KIND_experts) find_unused(be, &g->nodes.items[n]);
-    TRY(plan_init_without(&be->plan, g, o->dims, o->share_buffers, be->unused, err));
+    TRY(plan_init_without(&be->plan, g, o->dims, o->share_buffers, be->unused, 0, err));
     return cpu_alloc_buffers(be, err);
 }
 
