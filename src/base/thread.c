@@ -22,6 +22,8 @@
 struct pool {
     uint32_t n_threads, n_started, n_cores;
     bool adapt;
+    enum pool_order order;
+    _Atomic uint32_t turn; /* in an order: which thread's, counted from the first */
     _Atomic bool may_spin; /* this run: a core for every thread */
     uint32_t n_here;       /* threads of this run */
     struct pace pace;
@@ -86,6 +88,30 @@ static uint64_t wait_change(const struct pool *pool, _Atomic uint32_t *word,
     return spin_end(&spin, patience);
 }
 
+/* This thread's place in the order. */
+static uint32_t place_of(const struct pool *pool)
+{
+    uint32_t thread = 0;
+    const pthread_t self = pthread_self();
+    if (!pthread_equal(self, pool->caller))
+        for (thread = 1; !pthread_equal(self, pool->threads[thread - 1]);) thread++;
+    return pool->order == POOL_RISING ? thread : pool->n_here - 1 - thread;
+}
+
+static void wait_turn(const struct pool *pool)
+{
+    if (pool->order == POOL_TOGETHER) return;
+    const uint32_t place = place_of(pool);
+    while (atomic_load(&pool->turn) != place) sched_yield();
+}
+
+/* With n threads of the run. The last one in the order is the last to arrive. */
+static void pass_turn(struct pool *pool, uint32_t n)
+{
+    if (pool->order == POOL_TOGETHER) return;
+    atomic_store(&pool->turn, (atomic_load(&pool->turn) + 1) % n);
+}
+
 static void meet(struct pool *pool, struct patience *patience)
 {
     /* Not to be read after the arrival: thread 0 may be on its way to the next run then. */
@@ -95,10 +121,12 @@ static void meet(struct pool *pool, struct patience *patience)
     uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     if (atomic_fetch_add(&pool->arrived, 1) + 1 == n) {
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        pass_turn(pool, n);
         atomic_fetch_add(&pool->phase, 1);
         if (atomic_load(&pool->phase_sleepers)) wake(&pool->phase, WAITING);
         return;
     }
+    pass_turn(pool, n);
     uint64_t ns = wait_change(pool, &pool->phase, &pool->phase_sleepers, phase, patience);
     if (is_caller) pool->waited_ns += ns;
 }
@@ -106,12 +134,14 @@ static void meet(struct pool *pool, struct patience *patience)
 void pool_barrier(struct pool *pool)
 {
     meet(pool, &pool->phase_patience);
+    wait_turn(pool);
 }
 
 void pool_barrier_asleep(struct pool *pool)
 {
     struct patience none = {false};
     meet(pool, &none);
+    wait_turn(pool);
 }
 
 uint64_t pool_waited_ns(const struct pool *pool)
@@ -155,8 +185,9 @@ static void *worker(void *arg)
     for (uint32_t seen = 0;;) {
         seen = wait_round(pool, start.index, seen);
         if (atomic_load(&pool->stop)) return NULL;
+        wait_turn(pool);
         pool->fn(pool->arg, start.index, pool->n_here);
-        pool_barrier(pool);
+        meet(pool, &pool->phase_patience);
     }
 }
 
@@ -191,6 +222,7 @@ enum sluice_status pool_open(struct pool **out, const struct pool_options *o,
     pool->n_threads = o->n_threads;
     pool->n_cores = o->n_cores ? o->n_cores : thread_cores();
     pool->adapt = o->adapt;
+    pool->order = o->order;
     atomic_store(&pool->may_spin, o->n_threads <= pool->n_cores);
     pace_init(&pool->pace, o->n_threads, pool->n_cores);
     pool->threads = calloc(o->n_threads, sizeof *pool->threads);
@@ -235,8 +267,9 @@ void pool_run(struct pool *pool, pool_fn *fn, void *arg, uint64_t work)
     pool->caller = pthread_self();
     pool->waited_ns = 0;
     if (pool->n_threads > 1) begin_round(pool, pool->n_here);
+    wait_turn(pool);
     fn(arg, 0, pool->n_here);
-    pool_barrier(pool);
+    meet(pool, &pool->phase_patience);
     if (!pool->adapt) return;
     uint64_t end = clock_ns();
     pace_note(&pool->pace, end, end - begin, pool->waited_ns, work);

@@ -12,11 +12,19 @@
 
 struct pool;
 
+/*
+ * How threads of a run go from barrier to barrier: as they can, or for tests one after the other,
+ * by rising or falling index. What one leaves to another without a barrier then goes wrong every
+ * time in one of these orders.
+ */
+enum pool_order { POOL_TOGETHER, POOL_RISING, POOL_FALLING };
+
 struct pool_options {
     uint32_t n_threads; /* >= 1, the caller of pool_run included */
     uint32_t n_cores;   /* processors there are for them; 0: thread_cores(). Waiting threads spin
                            only while each has one */
-    bool adapt;         /* runs may use fewer threads where that is faster (base/pace.h) */
+    enum pool_order order;
+    bool adapt;              /* runs may use fewer threads where that is faster (base/pace.h) */
     const cpu_set_t *places; /* per thread: where it may run; that of thread 0, the caller's, is not
                                 used. NULL: wherever the system likes */
 };

@@ -3,6 +3,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/layout.h"
+#include "base/bits.h"
 #include "base/rng.h"
 #include "check.h"
 #include "model/model.h"
@@ -41,14 +42,20 @@ static void bench_open_with(struct bench *b, const char *path, const struct cpu_
     abort();
 }
 
-static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
+static void bench_open_in(struct bench *b, const char *path, bool int8, bool share,
+                          uint32_t threads, enum pool_order order)
 {
-    struct cpu_options o = {.pool = {.n_threads = threads},
+    struct cpu_options o = {.pool = {.n_threads = threads, .order = order},
                             .features = cpu_detect(),
                             .int8 = int8,
                             .dims = {TOKENS, TOKENS},
                             .share_buffers = share};
     bench_open_with(b, path, &o);
+}
+
+static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
+{
+    bench_open_in(b, path, int8, share, threads, POOL_TOGETHER);
 }
 
 static void bench_close(struct bench *b)
@@ -152,6 +159,44 @@ static void test_pieces_change_no_bit(void)
     check_pieces("models/storyteller", true);
     check_pieces("tests/reference/qwen3_5_moe-mlx4", false);
     check_pieces("tests/reference/gpt_oss", true);
+}
+
+/* Threads that go one after the other from barrier to barrier, as far apart as barriers let them.
+ */
+static void check_order(const char *path, bool int8, uint32_t threads, enum pool_order order)
+{
+    struct bench alone, many;
+    bench_open(&alone, path, int8, true, 1);
+    bench_open_in(&many, path, int8, true, threads, order);
+    static const uint32_t steps[][2] = {{40, 8}, {1, 0}, {1, 0}, {0, 1}, {1, 1}, {1, 0}};
+    struct rng a = {8}, b = {8};
+    for (uint32_t i = 0; i < COUNT_OF(steps); i++) {
+        bench_step(&alone, &a, steps[i][0], steps[i][1], true);
+        bench_step(&many, &b, steps[i][0], steps[i][1], true);
+        bool same = same_logits(&alone, &many, steps[i][0] + steps[i][1]);
+        CHECK(same && same_states(&alone, &many), "%s, %u threads, order %d, step %u", path,
+              threads, order, i);
+    }
+    bench_close(&alone);
+    bench_close(&many);
+}
+
+static void test_no_order_of_threads_changes_a_bit(void)
+{
+    static const char *const models[] = {"models/storyteller",
+                                         "tests/reference/qwen3_5_moe-mlx4",
+                                         "tests/reference/qwen3_next-interval",
+                                         "tests/reference/all-full",
+                                         "tests/reference/deepseek_v3",
+                                         "tests/reference/gpt_oss",
+                                         "tests/reference/glm4_moe-groups",
+                                         "tests/reference/mixtral-window"};
+    static const uint32_t threads[] = {2, 3, 7};
+    for (size_t m = 0; m < COUNT_OF(models); m++)
+        for (size_t i = 0; i < COUNT_OF(threads); i++) {
+            check_order(models[m], i != 1, threads[i], POOL_RISING);
+            check_order(models[m], i != 1, threads[i], POOL_FALLING);
+        }
 }
 
 /* A step that is not committed leaves no trace; repeated, it gives the same. */
@@ -291,6 +336,7 @@ static void test_close_nothing(void)
 #define CASES(C)                                                                                   \
     C(shared_storage_changes_no_bit)                                                               \
     C(pieces_change_no_bit)                                                                        \
+    C(no_order_of_threads_changes_a_bit)                                                           \
     C(steps_can_be_given_up)                                                                       \
     C(ids_of_others_are_refused)                                                                   \
     C(shapes_no_kernel_takes)                                                                      \
