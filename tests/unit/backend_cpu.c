@@ -1,7 +1,7 @@
 /* The CPU backend as a whole: shared storage, steps that are not committed, what it refuses. */
 #include <stdlib.h>
 
-#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/cpu_internal.h"
 #include "backend/layout.h"
 #include "base/bits.h"
 #include "base/rng.h"
@@ -42,20 +42,26 @@ static void bench_open_with(struct bench *b, const char *path, const struct cpu_
     abort();
 }
 
-static void bench_open_in(struct bench *b, const char *path, bool int8, bool share,
-                          uint32_t threads, enum pool_order order)
+static void bench_open_in(struct bench *b, const char *path, bool int8, uint32_t threads,
+                          enum pool_order order, uint64_t pieces_from)
 {
     struct cpu_options o = {.pool = {.n_threads = threads, .order = order},
                             .features = cpu_detect(),
                             .int8 = int8,
                             .dims = {TOKENS, TOKENS},
-                            .share_buffers = share};
+                            .share_buffers = true,
+                            .pieces_from = pieces_from};
     bench_open_with(b, path, &o);
 }
 
 static void bench_open(struct bench *b, const char *path, bool int8, bool share, uint32_t threads)
 {
-    bench_open_in(b, path, int8, share, threads, POOL_TOGETHER);
+    struct cpu_options o = {.pool = {.n_threads = threads},
+                            .features = cpu_detect(),
+                            .int8 = int8,
+                            .dims = {TOKENS, TOKENS},
+                            .share_buffers = share};
+    bench_open_with(b, path, &o);
 }
 
 static void bench_close(struct bench *b)
@@ -140,15 +146,8 @@ static void test_shared_storage_changes_no_bit(void)
 static void check_pieces(const char *path, bool int8)
 {
     struct bench shares, pieces;
-    struct cpu_options o = {.pool = {.n_threads = 3},
-                            .features = cpu_detect(),
-                            .int8 = int8,
-                            .dims = {TOKENS, TOKENS},
-                            .share_buffers = true,
-                            .pieces_from = UINT64_MAX};
-    bench_open_with(&shares, path, &o);
-    o.pieces_from = 1;
-    bench_open_with(&pieces, path, &o);
+    bench_open_in(&shares, path, int8, 3, POOL_TOGETHER, UINT64_MAX);
+    bench_open_in(&pieces, path, int8, 3, POOL_TOGETHER, 1);
     check_same(&shares, &pieces, path);
     bench_close(&shares);
     bench_close(&pieces);
@@ -161,13 +160,13 @@ static void test_pieces_change_no_bit(void)
     check_pieces("tests/reference/gpt_oss", true);
 }
 
-/* Threads that go one after the other from barrier to barrier, as far apart as barriers let them.
- */
-static void check_order(const char *path, bool int8, uint32_t threads, enum pool_order order)
+/* Threads that go one after the other from barrier to barrier, as far apart as these let them. */
+static void check_order(const char *path, bool int8, uint32_t threads, enum pool_order order,
+                        uint64_t pieces_from)
 {
     struct bench alone, many;
     bench_open(&alone, path, int8, true, 1);
-    bench_open_in(&many, path, int8, true, threads, order);
+    bench_open_in(&many, path, int8, threads, order, pieces_from);
     static const uint32_t steps[][2] = {{40, 8}, {1, 0}, {1, 0}, {0, 1}, {1, 1}, {1, 0}};
     struct rng a = {8}, b = {8};
     for (uint32_t i = 0; i < COUNT_OF(steps); i++) {
@@ -194,9 +193,74 @@ static void test_no_order_of_threads_changes_a_bit(void)
     static const uint32_t threads[] = {2, 3, 7};
     for (size_t m = 0; m < COUNT_OF(models); m++)
         for (size_t i = 0; i < COUNT_OF(threads); i++) {
-            check_order(models[m], i != 1, threads[i], POOL_RISING);
-            check_order(models[m], i != 1, threads[i], POOL_FALLING);
+            check_order(models[m], i != 1, threads[i], POOL_RISING, i == 2);
+            check_order(models[m], i != 1, threads[i], POOL_FALLING, i == 2);
         }
+}
+
+/* Of a step that is not committed: what it gave, and the states it would leave. */
+static bool same_result(struct bench *a, struct bench *b)
+{
+    bool same = same_logits(a, b, 1);
+    for (uint32_t i = 0; i < a->layout.n_recurrent; i++)
+        same &=
+            memcmp(sequence_recurrent_next(&a->seq[0], i), sequence_recurrent_next(&b->seq[0], i),
+                   a->layout.recurrent[i].n * sizeof(float)) == 0;
+    return same;
+}
+
+/* The same token behind the same ones, in both orders. */
+static bool is_noticed(struct bench *right, struct bench orders[2], struct rng ids)
+{
+    bool same = true;
+    struct rng again = ids;
+    bench_step(right, &again, 1, 0, false);
+    for (int i = 0; i < 2; i++) {
+        again = ids;
+        bench_step(&orders[i], &again, 1, 0, false);
+        same &= same_result(right, &orders[i]);
+    }
+    return !same;
+}
+
+/*
+ * What no order shows: units of attention go to the first thread that asks, so it has all of them,
+ * and the tail is a run of its own.
+ */
+static bool is_hidden(const struct bench *b, const struct step *step)
+{
+    const struct node *node = &b->m.graph.nodes.items[step->node];
+    return node->op == OP_KIND_sigmoid_gate || step->node == b->m.tail_node;
+}
+
+/* The orders must notice a barrier that is missing, and none may be there for nothing. */
+static void test_every_barrier_of_a_token_is_needed(void)
+{
+    struct bench right, orders[2];
+    const char *path = "models/storyteller";
+    bench_open(&right, path, true, true, 1);
+    bench_open_in(&orders[0], path, true, 2, POOL_RISING, 0);
+    bench_open_in(&orders[1], path, true, 2, POOL_FALLING, 0);
+    struct bench *all[] = {&right, &orders[0], &orders[1]};
+    for (int i = 0; i < 3; i++) {
+        struct rng ids = {3};
+        bench_step(all[i], &ids, 30, 0, true);
+    }
+    uint32_t barriers = 0, noticed = 0;
+    for (uint32_t s = 0; s < right.be->n_steps; s++) {
+        if (!right.be->steps[s].barrier[1]) continue;
+        for (int i = 0; i < 2; i++) orders[i].be->steps[s].barrier[1] = false;
+        bool found = is_noticed(&right, orders, (struct rng){100 + s});
+        for (int i = 0; i < 2; i++) orders[i].be->steps[s].barrier[1] = true;
+        CHECK(!is_noticed(&right, orders, (struct rng){200 + s}), "step %u", s);
+        CHECK(found || is_hidden(&right, &right.be->steps[s]),
+              "without the barrier before step %u nothing changes", s);
+        barriers++;
+        noticed += found;
+    }
+    printf("# %u of %u missing barriers noticed\n", noticed, barriers);
+    CHECK(noticed > 40);
+    for (int i = 0; i < 3; i++) bench_close(all[i]);
 }
 
 /* A step that is not committed leaves no trace; repeated, it gives the same. */
@@ -337,6 +401,7 @@ static void test_close_nothing(void)
     C(shared_storage_changes_no_bit)                                                               \
     C(pieces_change_no_bit)                                                                        \
     C(no_order_of_threads_changes_a_bit)                                                           \
+    C(every_barrier_of_a_token_is_needed)                                                          \
     C(steps_can_be_given_up)                                                                       \
     C(ids_of_others_are_refused)                                                                   \
     C(shapes_no_kernel_takes)                                                                      \

@@ -53,7 +53,7 @@ uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id)
 void *cpu_buffer(struct cpu_backend *be, uint32_t id)
 {
     uint32_t index;
-    return graph_buffer_index(be->graph, id, &index) ? be->buffers[index] : NULL;
+    return graph_buffer_index(be->graph, id, &index) ? be->places[0][index] : NULL;
 }
 
 bool cpu_bind_borrowed(struct cpu_backend *be, uint32_t id, const void *data)
@@ -61,23 +61,57 @@ bool cpu_bind_borrowed(struct cpu_backend *be, uint32_t id, const void *data)
     uint32_t index;
     if (!graph_buffer_index(be->graph, id, &index)) return false;
     if (be->graph->buffers.items[index].lifetime != LIFE_BORROWED) return false;
-    be->buffers[index] = (void *)(uintptr_t)data;
+    for (int i = 0; i < 2; i++) be->places[i][index] = (void *)(uintptr_t)data;
     return true;
+}
+
+/* Whether a buffer has storage of its own in the plan of one token. */
+static bool is_apart(const struct cpu_backend *be, uint32_t b)
+{
+    return be->options.share_buffers && be->graph->buffers.items[b].lifetime == LIFE_TRANSIENT &&
+           be->plan[1].slot[b] != (uint32_t)PLAN_BORROWED;
+}
+
+/*
+ * Transient buffers of one token lie close together; others are where they are for many, since the
+ * caller looks for them there.
+ */
+static enum sluice_status alloc_one(struct cpu_backend *be, struct sluice_error *err)
+{
+    const struct plan *plan = &be->plan[1];
+    size_t *at = calloc(plan->n_slots + 1, sizeof *at);
+    if (!at) return err_nomem(err, "buffers", plan->n_slots);
+    for (uint32_t b = 0; b < plan->n_buffers; b++)
+        if (is_apart(be, b)) at[plan->slot[b]] = plan->slot_bytes[plan->slot[b]];
+    for (uint32_t s = 0; s < plan->n_slots; s++) {
+        size_t bytes = at[s];
+        at[s] = be->one_bytes;
+        be->one_bytes += bytes;
+    }
+    bool ok = mem_reserve(max_size(be->one_bytes, 1), &be->one_storage);
+    for (uint32_t b = 0; b < plan->n_buffers && ok; b++)
+        be->places[1][b] =
+            is_apart(be, b) ? (uint8_t *)be->one_storage + at[plan->slot[b]] : be->places[0][b];
+    free(at);
+    be->total_bytes += be->one_bytes;
+    return ok ? SLUICE_OK : err_nomem(err, "activations of a token", be->one_bytes);
 }
 
 enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error *err)
 {
-    const struct plan *plan = &be->plan;
+    const struct plan *plan = &be->plan[0];
     be->slots = calloc(plan->n_slots + 1, sizeof *be->slots);
-    be->buffers = calloc(plan->n_buffers + 1, sizeof *be->buffers);
-    if (!be->slots || !be->buffers) return err_nomem(err, "buffers", plan->n_buffers);
+    for (int i = 0; i < 2; i++) be->places[i] = calloc(plan->n_buffers + 1, sizeof *be->places[i]);
+    if (!be->slots || !be->places[0] || !be->places[1])
+        return err_nomem(err, "buffers", plan->n_buffers);
     for (uint32_t s = 0; s < plan->n_slots; s++)
         if (!mem_reserve(plan->slot_bytes[s], &be->slots[s]))
             return err_nomem(err, "activations of a batch", plan->total_bytes);
     be->total_bytes += plan->total_bytes;
     for (uint32_t b = 0; b < plan->n_buffers; b++)
-        if (plan->slot[b] != (uint32_t)PLAN_BORROWED) be->buffers[b] = be->slots[plan->slot[b]];
-    return SLUICE_OK;
+        if (plan->slot[b] != (uint32_t)PLAN_BORROWED) be->places[0][b] = be->slots[plan->slot[b]];
+    be->buffers = be->places[0];
+    return alloc_one(be, err);
 }
 
 enum sluice_status cpu_alloc_act8(struct act8_storage *store, uint64_t rows, uint32_t cols,
@@ -108,10 +142,11 @@ static void free_act8(struct act8_storage *store)
 
 void cpu_free_buffers(struct cpu_backend *be)
 {
-    for (uint32_t s = 0; be->slots && s < be->plan.n_slots; s++)
-        mem_unreserve(be->slots[s], be->plan.slot_bytes[s]);
+    for (uint32_t s = 0; be->slots && s < be->plan[0].n_slots; s++)
+        mem_unreserve(be->slots[s], be->plan[0].slot_bytes[s]);
     free(be->slots);
-    free(be->buffers);
+    for (int i = 0; i < 2; i++) free(be->places[i]);
+    mem_unreserve(be->one_storage, max_size(be->one_bytes, 1));
     for (uint32_t i = 0; i < N_DENSE_ACTS; i++) free_act8(&be->act_dense[i]);
     free_act8(&be->act_expert_in);
     free_act8(&be->act_expert_mid);

@@ -110,6 +110,9 @@ static void find_unused(struct cpu_backend *be, const struct node *node)
         be->unused[x - g->buffers.items] = true;
 }
 
+/* Nodes in which a layer has barriers enough, and less storage than a first-level cache. */
+enum { SLOT_REST = 12 };
+
 static enum sluice_status plan_buffers(struct cpu_backend *be, struct sluice_error *err)
 {
     const struct graph *g = be->graph;
@@ -118,7 +121,9 @@ static enum sluice_status plan_buffers(struct cpu_backend *be, struct sluice_err
     if (!be->unused) return err_nomem(err, "backend", g->buffers.n);
     for (uint32_t n = 0; n < g->nodes.n && o->share_buffers; n++)
         if (g->nodes.items[n].op == OP_KIND_experts) find_unused(be, &g->nodes.items[n]);
-    TRY(plan_init_without(&be->plan, g, o->dims, o->share_buffers, be->unused, 0, err));
+    const struct plan_dims one = {min_u32(o->dims.tokens, 1), min_u32(o->dims.outputs, 1)};
+    TRY(plan_init_without(&be->plan[0], g, o->dims, o->share_buffers, be->unused, 0, err));
+    TRY(plan_init_without(&be->plan[1], g, one, o->share_buffers, be->unused, SLOT_REST, err));
     return cpu_alloc_buffers(be, err);
 }
 
@@ -297,6 +302,7 @@ static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error
     TRY(alloc_round(be, err));
     TRY(alloc_int8(be, err));
     TRY(cpu_plan_pieces(be, err));
+    TRY(cpu_plan_sharing(be, err));
     TRY(cpu_plan_steps(be, err));
     TRY(alloc_scratch(be, err));
     TRY(cpu_alloc_attend(be, err));
@@ -327,8 +333,9 @@ void cpu_close(struct cpu_backend **backend)
     *backend = NULL;
     pool_close(&be->pool);
     cpu_free_buffers(be);
-    plan_release(&be->plan);
+    for (int i = 0; i < 2; i++) plan_release(&be->plan[i]);
     free(be->steps);
+    free(be->sharing);
     free(be->first_step);
     free(be->notes);
     free(be->node_mode);
@@ -373,7 +380,7 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
     struct task task = {be, &be->kernels, thread, n_threads};
     const uint32_t begin = be->first_step[be->begin], end = be->first_step[be->end];
     const struct step *first = cpu_step_before(be, be->begin, be->end);
-    const bool one = is_one_token(be->batch), noted = thread == 0 && be->profile.step;
+    const bool one = be->one, noted = thread == 0 && be->profile.step;
     if (first) {
         cpu_quantize(&task, first);
         pool_barrier(be->pool);
@@ -383,6 +390,7 @@ static void run_nodes(void *arg, uint32_t thread, uint32_t n_threads)
         const struct node *node = &be->graph->nodes.items[step->node];
         if (step->barrier[one] && s > begin) {
             pool_barrier(be->pool);
+            if (thread == 0) cpu_give_back(be);
             if (atomic_load(&be->stopped_at) < s) return;
         }
         if (noted && s > begin) cpu_note_step(be, s - 1);
@@ -400,6 +408,8 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
                            uint32_t end, struct sluice_error *err)
 {
     be->batch = batch;
+    be->one = is_one_token(batch);
+    be->buffers = be->places[be->one];
     be->begin = begin;
     be->end = end;
     be->status = SLUICE_OK;
@@ -410,6 +420,7 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     for (size_t i = 0; i < be->graph->nodes.n; i++)
         atomic_store_explicit(&be->turns[i], 0, memory_order_relaxed);
     pool_run(be->pool, run_nodes, be, batch->n_tokens);
+    cpu_give_back(be);
     if (be->cancelled && be->status == SLUICE_OK) be->status = SLUICE_E_CANCELLED;
     if (be->profile.step && be->status == SLUICE_OK) {
         cpu_note_step(be, be->first_step[end] - 1);

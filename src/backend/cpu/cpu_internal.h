@@ -25,13 +25,27 @@ struct experts_round {
     uint32_t *active; /* all experts of the layer's batch */
     uint32_t n_active;
     _Atomic uint32_t gate_up_turn, down_turn; /* what threads have taken of this round */
+    uint32_t n_held; /* of them the first, which are to be given back after a barrier */
     const struct expert_bank *next; /* to be read on with when this layer has been; or NULL */
+};
+
+/* Which threads compute a node of a batch with one token (sharing.c). */
+enum who {
+    WHO_ALL,     /* as the op has it */
+    WHO_FIRST,   /* thread 0 */
+    WHO_LAST,    /* the last thread */
+    WHO_COLUMNS, /* all by columns of the result */
+};
+
+struct sharing {
+    enum who who;
+    uint32_t grain; /* WHO_COLUMNS: columns that go together */
 };
 
 /* A node, or the int8 copy of the input of projection node (program.c). */
 struct step {
-    uint32_t node, input; /* input: the buffer, if quantize */
-    uint32_t grain;       /* if quantize: columns of one token that go together; 0: all */
+    uint32_t node, input;   /* input: the buffer, if quantize */
+    struct sharing sharing; /* if quantize: of one token; of nodes, see the backend */
     bool quantize;
     bool barrier[2]; /* before it, in a batch of many tokens and of one */
 };
@@ -65,9 +79,13 @@ struct cpu_backend {
     struct cpu_options options;
     struct kernels kernels;
     struct pool *pool;
-    struct plan plan;
-    void **slots;   /* per slot of the plan */
-    void **buffers; /* per buffer of the graph */
+    /* Of batches of many tokens and of one: what waits for storage would cost one token more. */
+    struct plan plan[2];
+    void **slots;      /* per slot of the plan of many tokens */
+    void **places[2];  /* per buffer of the graph: where it is */
+    void *one_storage; /* of all slots of one token */
+    size_t one_bytes;
+    void **buffers; /* of the run in progress */
     bool *unused;   /* per buffer of the graph: it has no storage, since nobody reads it */
     /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
     struct act8_storage act_dense[N_DENSE_ACTS], act_expert_in, act_expert_mid;
@@ -78,7 +96,8 @@ struct cpu_backend {
     uint32_t *guess; /* experts of a guess in the making */
     bool *guessed;   /* per expert: it is in the list; all false between guesses */
     struct step *steps;
-    uint32_t *first_step; /* per node, and of the end */
+    struct sharing *sharing; /* per node */
+    uint32_t *first_step;    /* per node, and of the end */
     uint32_t n_steps;
     uint8_t *node_mode;                   /* per node: enum node_mode */
     uint8_t *node_act;                    /* per node: which of act_dense it reads */
@@ -100,6 +119,7 @@ struct cpu_backend {
     uint64_t tokens; /* that earlier runs evaluated */
     /* of the run in progress */
     const struct batch *batch;
+    bool one; /* every op that has a row per token has one */
     uint32_t begin, end;
     struct step_note *notes;      /* per step, with a profile */
     uint64_t noted_ns, waited_ns; /* when the last step ended, and what was waited until then */
@@ -164,7 +184,9 @@ static inline size_t cpu_block_stride(const struct cpu_backend *be)
 {
     return 2 * (size_t)be->most_inter + 16;
 }
-/* The steps of all nodes and their barriers. Before: the plan and node_mode. */
+/* Who computes which nodes of one token. */
+enum sluice_status cpu_plan_sharing(struct cpu_backend *be, struct sluice_error *err);
+/* The steps of all nodes and their barriers. Before: the plan, node_mode and sharing. */
 enum sluice_status cpu_plan_steps(struct cpu_backend *be, struct sluice_error *err);
 /*
  * The step before node begin that makes the int8 copy of a projection among [begin, end), NULL:
@@ -193,44 +215,54 @@ static inline uint32_t row_grain(const struct wmat *w)
     return w->rows <= ROW_GRAIN && w->cols >= 1024 ? 8 : ROW_GRAIN;
 }
 
-/* Channels of a token's convolution that threads share: heads of the usual widths are in one. */
-enum { CHANNEL_GRAIN = 128 };
-static inline bool cpu_shares_channels(uint32_t dk)
+/* Of one row of width values what is this thread's: columns [*first, *last). */
+static inline void share_row(const struct task *t, const struct sharing *s, uint32_t width,
+                             uint32_t *first, uint32_t *last)
 {
-    return CHANNEL_GRAIN % dk == 0;
+    const uint32_t only = s->who == WHO_LAST ? t->n_threads - 1 : 0;
+    *first = 0;
+    *last = t->thread == only ? width : 0;
+    if (s->who == WHO_COLUMNS) share(t, width, s->grain, first, last);
 }
 
 /*
- * What of n rows of width values is this thread's: rows [*begin, *end), or of a single row columns
- * [*first, *last), as the projection that made them shared its result.
+ * What of n rows of width values is this thread's: columns [*first, *last) of rows [*begin, *end).
+ * With one token that is a part of a row.
  */
-static inline void share_columns(const struct task *t, uint32_t n, uint32_t width, uint32_t grain,
-                                 uint32_t *begin, uint32_t *end, uint32_t *first, uint32_t *last)
+static inline void share_columns(const struct task *t, const struct sharing *s, uint32_t n,
+                                 uint32_t width, uint32_t *begin, uint32_t *end, uint32_t *first,
+                                 uint32_t *last)
 {
     *begin = *first = 0;
     *end = n;
     *last = width;
-    if (n == 1)
-        share(t, width, grain, first, last);
-    else
+    if (!t->be->one) {
         share(t, n, 1, begin, end);
+        return;
+    }
+    share_row(t, s, width, first, last);
+    if (*first == *last) *end = 0;
+}
+
+static inline const struct sharing *sharing_of(const struct task *t, const struct node *node)
+{
+    return &t->be->sharing[node - t->be->graph->nodes.items];
 }
 
 /*
  * pieces.c: grains of a step that threads take as they come to them, so that none waits for one
- * that was slower. Pieces are large at first and get smaller. With no turn a thread has one, its
- * share.
+ * that was slower. Pieces are large at first and get smaller.
  */
 struct pieces {
-    _Atomic uint32_t *turn; /* grains taken; NULL: shares */
+    _Atomic uint32_t *turn; /* grains taken; NULL: the step has shares instead */
     uint32_t n, least;      /* grains: all, and of a piece that is not the last */
-    bool had_share;
 };
 /* Rows of a projection, in grains of row_grain(). */
 struct pieces cpu_rows_in_pieces(const struct task *task, const struct node *node,
                                  const struct wmat *w, uint32_t n_tokens);
 /* The next piece of this thread, [*begin, *end); false: there is no more. */
-bool cpu_next_piece(const struct task *task, struct pieces *pieces, uint32_t *begin, uint32_t *end);
+bool cpu_next_piece(const struct task *task, const struct pieces *pieces, uint32_t *begin,
+                    uint32_t *end);
 /* Grains of so many bytes that a thread takes at least, so that taking them costs little. */
 uint32_t cpu_least_piece(const struct cpu_backend *be, uint64_t grain_bytes, uint32_t n_tokens);
 /* Which steps are divided into pieces: those of large weights. Before: the plan. */
@@ -246,6 +278,9 @@ static inline void *scratch_of(const struct task *t)
 #define P(op) void cpu_##op(const struct task *task, const struct node *node);
 OPS(P)
 #undef P
+
+/* ops_moe.c: no thread looks at the experts of the last round any more. Thread 0. */
+void cpu_give_back(struct cpu_backend *be);
 
 /* ops_guess.c: the sequences of the batch remember what their last tokens used. Thread 0. */
 void cpu_remember_picks(const struct task *task, const struct node *node);

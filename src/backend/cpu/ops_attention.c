@@ -110,9 +110,11 @@ void cpu_sigmoid_gate(const struct task *t, const struct node *node)
     const float *x = BUF(t, op->x);
     const float *gate = BUF(t, op->gate);
     float *y = BUF(t, op->y);
-    size_t width = WIDTH(t, op->y);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->sigmoid_gate(x + r * width, gate + r * width, (uint32_t)width, y + r * width);
+    const uint32_t width = WIDTH(t, op->y);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), width, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++) {
+        size_t at = r * width + first;
+        t->k->sigmoid_gate(x + at, gate + at, last - first, y + at);
+    }
 }

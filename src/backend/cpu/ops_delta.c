@@ -65,14 +65,14 @@ static void conv_rows(const struct task *t, const struct op_conv *op, const floa
     }
 }
 
-/* The last width - 1 rows of [state; batch rows] become the state, in channels [first, last). */
+/* The last width - 1 rows of [state; batch rows] become the state: n channels from state, x on. */
 static void conv_next(const struct op_conv *op, const float *state, const float *x, uint32_t count,
-                      size_t channels, uint32_t first, uint32_t last, float *next)
+                      size_t channels, size_t n, float *next)
 {
     uint32_t keep = op->width - 1;
     for (uint32_t j = 0; j < keep; j++)
-        memcpy(next + j * channels + first, window_row(state, x, keep, count + j, channels) + first,
-               (last - first) * sizeof *next);
+        memcpy(next + j * channels, window_row(state, x, keep, count + j, channels),
+               n * sizeof *next);
 }
 
 void cpu_conv(const struct task *t, const struct node *node)
@@ -82,14 +82,17 @@ void cpu_conv(const struct task *t, const struct node *node)
     for (uint32_t i = 0; i < t->be->batch->n_segments; i++) {
         const struct batch_segment *s = &t->be->batch->segments[i];
         const float *state = sequence_recurrent(s->sequence, index);
-        const float *x = BUF(t, op->x) + (size_t)s->first * channels;
-        float *y = BUF(t, op->y) + (size_t)s->first * channels;
+        const float *x = BUF(t, op->x) + s->first * channels;
+        float *y = BUF(t, op->y) + s->first * channels;
+        float *next = sequence_recurrent_next(s->sequence, index);
         uint32_t begin, end, first, last;
-        share_columns(t, s->count, channels, CHANNEL_GRAIN, &begin, &end, &first, &last);
+        share_columns(t, sharing_of(t, node), s->count, (uint32_t)channels, &begin, &end, &first,
+                      &last);
         conv_rows(t, op, state, x, begin, end, first, last, y);
-        if (s->count == 1 || i % t->n_threads == t->thread)
-            conv_next(op, state, x, s->count, channels, first, last,
-                      sequence_recurrent_next(s->sequence, index));
+        if (t->be->one)
+            conv_next(op, state + first, x + first, 1, channels, last - first, next + first);
+        else if (i % t->n_threads == t->thread)
+            conv_next(op, state, x, s->count, channels, channels, next);
     }
 }
 
@@ -108,9 +111,9 @@ static void norm_heads(const struct task *t, const struct op_delta_norm *op, con
 void cpu_delta_norm(const struct task *t, const struct node *node)
 {
     const struct op_delta_norm *op = &node->u.delta_norm;
-    uint32_t width = WIDTH(t, op->x), begin, end, first, last;
-    uint32_t grain = cpu_shares_channels(op->dk) ? CHANNEL_GRAIN : width;
-    share_columns(t, N_ROWS(t, op->x), width, grain, &begin, &end, &first, &last);
+    const uint32_t width = WIDTH(t, op->x);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->x), width, &begin, &end, &first, &last);
     for (size_t r = begin; r < end; r++)
         norm_heads(t, op, BUF(t, op->x) + r * width, first, last, BUF(t, op->y) + r * width);
 }
@@ -118,13 +121,15 @@ void cpu_delta_norm(const struct task *t, const struct node *node)
 void cpu_decay_beta(const struct task *t, const struct node *node)
 {
     const struct op_decay_beta *op = &node->u.decay_beta;
-    size_t heads = WIDTH(t, op->alpha);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->alpha), 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->decay_beta(BUF(t, op->alpha) + r * heads, BUF(t, op->beta) + r * heads,
-                         WT(t, op->neg_a)->values, WT(t, op->dt_bias)->values, (uint32_t)heads,
-                         BUF(t, op->g) + r * heads, BUF(t, op->b) + r * heads);
+    const uint32_t heads = WIDTH(t, op->alpha);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->alpha), heads, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++) {
+        size_t at = r * heads + first;
+        t->k->decay_beta(BUF(t, op->alpha) + at, BUF(t, op->beta) + at,
+                         WT(t, op->neg_a)->values + first, WT(t, op->dt_bias)->values + first,
+                         last - first, BUF(t, op->g) + at, BUF(t, op->b) + at);
+    }
 }
 
 /* All tokens of a segment through rows [begin, end) of the state of one head, in order. */

@@ -38,6 +38,7 @@ void cpu_gather_rows(const struct task *t, const struct node *node)
     uint32_t begin, end;
     share(t, N_ROWS(t, op->y), 1, &begin, &end);
     if (cpu_finds_rows(t->be, BUFFER_DECL(t->be, op->y))) {
+        if (t->be->one) share(t, N_ROWS(t, op->y), N_ROWS(t, op->y), &begin, &end);
         struct rows_in in = {
             .x = BUF(t, op->x), .act = &t->be->act_expert_in.act, .width = (uint32_t)width};
         for (size_t p = begin; p < end; p++) t->be->pick_rows[p] = rows[p];
@@ -272,18 +273,17 @@ static void down(const struct task *t, const struct experts_run *run, uint32_t e
 typedef void half_fn(const struct task *t, const struct experts_run *run, uint32_t e,
                      uint32_t begin, uint32_t end);
 
-/* Pieces of the experts of a round, one expert after the other. */
-static void in_pieces(const struct task *t, const struct experts_run *run, half_fn *half,
-                      uint32_t width, struct pieces *pieces)
+/* Pieces of the experts of a round, one expert after the other; each: grains of one. */
+static void half_in_pieces(const struct task *t, const struct experts_run *run, half_fn *half,
+                           uint32_t width, const struct pieces *each)
 {
     const struct experts_round *round = &t->be->round;
-    const uint32_t each = pieces->n;
+    const struct pieces all = {each->turn, each->n * round->n, each->least};
     uint32_t begin, end, next;
-    pieces->n *= round->n;
-    while (cpu_next_piece(t, pieces, &begin, &end))
+    while (cpu_next_piece(t, &all, &begin, &end))
         for (; begin < end; begin = next) {
-            uint32_t i = begin / each, first = i * each;
-            next = min_u32(end, first + each);
+            uint32_t i = begin / each->n, first = i * each->n;
+            next = min_u32(end, first + each->n);
             half(t, run, round->experts[i], (begin - first) * ROW_GRAIN,
                  min_u32((next - first) * ROW_GRAIN, width));
             keep_reading(t);
@@ -292,11 +292,11 @@ static void in_pieces(const struct task *t, const struct experts_run *run, half_
 
 /* This thread's part of a half of all experts of the round. */
 static void compute_half(const struct task *t, const struct experts_run *run, half_fn *half,
-                         uint32_t width, struct pieces pieces)
+                         uint32_t width, const struct pieces *each)
 {
     uint32_t begin, end;
-    if (pieces.turn) {
-        in_pieces(t, run, half, width, &pieces);
+    if (each->turn) {
+        half_in_pieces(t, run, half, width, each);
         return;
     }
     share(t, width, ROW_GRAIN, &begin, &end);
@@ -311,25 +311,25 @@ static void divide(const struct task *t, struct experts_run *run, const struct n
 {
     struct cpu_backend *be = t->be;
     const struct expert_view *v = &run->bank->experts[0];
-    run->gate_up = (struct pieces){.n = div_up_u32(run->mid.width, ROW_GRAIN)};
-    run->down = (struct pieces){.n = div_up_u32(WIDTH(t, run->op->y), ROW_GRAIN)};
     if (!be->in_pieces[node - be->graph->nodes.items]) return;
-    run->gate_up.turn = &be->round.gate_up_turn;
-    run->gate_up.least =
-        cpu_least_piece(be, (wmat_bytes(&v->gate) + wmat_bytes(&v->up)) / run->gate_up.n, 1);
-    run->down.turn = &be->round.down_turn;
-    run->down.least = cpu_least_piece(be, wmat_bytes(&v->down) / run->down.n, 1);
+    uint32_t n = div_up_u32(run->mid.width, ROW_GRAIN);
+    uint64_t bytes = wmat_bytes(&v->gate) + wmat_bytes(&v->up);
+    run->gate_up = (struct pieces){&be->round.gate_up_turn, n, cpu_least_piece(be, bytes / n, 1)};
+    n = div_up_u32(WIDTH(t, run->op->y), ROW_GRAIN);
+    bytes = wmat_bytes(&v->down);
+    run->down = (struct pieces){&be->round.down_turn, n, cpu_least_piece(be, bytes / n, 1)};
 }
 
-static void give_back(struct cpu_backend *be)
+void cpu_give_back(struct cpu_backend *be)
 {
-    for (uint32_t i = 0; be->options.store && i < be->round.n; i++)
+    for (uint32_t i = 0; be->options.store && i < be->round.n_held; i++)
         store_done(be->options.store, be->round.experts[i]);
+    be->round.n_held = 0;
 }
 
 /*
  * Rounds of experts that are there, until all were. Every pick has rows of its own, so the order of
- * rounds changes no bit.
+ * rounds changes no bit. After the last one threads go on to what they make of their columns.
  */
 void cpu_experts(const struct task *t, const struct node *node)
 {
@@ -354,12 +354,12 @@ void cpu_experts(const struct task *t, const struct node *node)
         if (t->thread == 0) next_round(be);
         pool_barrier_asleep(be->pool);
         if (be->status != SLUICE_OK) return;
-        compute_half(t, &run, gate_and_up, run.mid.width, run.gate_up);
+        compute_half(t, &run, gate_and_up, run.mid.width, &run.gate_up);
         pool_barrier(be->pool);
-        compute_half(t, &run, down, WIDTH(t, op->y), run.down);
-        bool last = be->round.n_left == 0;
+        compute_half(t, &run, down, WIDTH(t, op->y), &run.down);
+        if (t->thread == 0) be->round.n_held = be->round.n;
+        if (be->round.n_left == 0) return;
         pool_barrier(be->pool);
-        if (t->thread == 0) give_back(be);
-        if (last) return;
+        if (t->thread == 0) cpu_give_back(be);
     }
 }

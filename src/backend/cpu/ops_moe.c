@@ -137,14 +137,15 @@ void cpu_expert_sum(const struct task *t, const struct node *node)
     const struct op_expert_sum *op = &node->u.expert_sum;
     const float *x = BUF(t, op->x);
     size_t width = WIDTH(t, op->y);
-    uint32_t k = WIDTH(t, op->places), begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    uint32_t k = WIDTH(t, op->places), begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), (uint32_t)width, &begin, &end, &first,
+                  &last);
     const float **rows = scratch_of(t);
     for (size_t r = begin; r < end; r++) {
         const int32_t *places = BUF_I32(t, op->places) + r * k;
-        for (uint32_t j = 0; j < k; j++) rows[j] = x + (size_t)places[j] * width;
-        t->k->weighted_sum(rows, BUF(t, op->weights) + r * k, k, (uint32_t)width,
-                           BUF(t, op->y) + r * width);
+        for (uint32_t j = 0; j < k; j++) rows[j] = x + (size_t)places[j] * width + first;
+        t->k->weighted_sum(rows, BUF(t, op->weights) + r * k, k, last - first,
+                           BUF(t, op->y) + r * width + first);
     }
 }
 
@@ -152,7 +153,7 @@ void cpu_swiglu(const struct task *t, const struct node *node)
 {
     const struct op_swiglu *op = &node->u.swiglu;
     uint32_t width = WIDTH(t, op->y), begin, end, first, last;
-    share_columns(t, N_ROWS(t, op->y), width, ROW_GRAIN, &begin, &end, &first, &last);
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), width, &begin, &end, &first, &last);
     for (size_t r = begin; r < end; r++) {
         size_t at = r * width + first;
         t->k->swiglu(BUF(t, op->gate) + at, BUF(t, op->up) + at, last - first, BUF(t, op->y) + at);
@@ -162,24 +163,26 @@ void cpu_swiglu(const struct task *t, const struct node *node)
 void cpu_combine(const struct task *t, const struct node *node)
 {
     const struct op_combine *op = &node->u.combine;
-    size_t width = WIDTH(t, op->y);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->combine(BUF(t, op->residual) + r * width, BUF(t, op->moe) + r * width,
-                      BUF(t, op->shared) + r * width, BUF(t, op->gate)[r], (uint32_t)width,
-                      BUF(t, op->y) + r * width);
+    const uint32_t width = WIDTH(t, op->y);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), width, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++) {
+        size_t at = r * width + first;
+        t->k->combine(BUF(t, op->residual) + at, BUF(t, op->moe) + at, BUF(t, op->shared) + at,
+                      BUF(t, op->gate)[r], last - first, BUF(t, op->y) + at);
+    }
 }
 
 void cpu_combine_ungated(const struct task *t, const struct node *node)
 {
     const struct op_combine_ungated *op = &node->u.combine_ungated;
-    size_t width = WIDTH(t, op->y);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
+    const uint32_t width = WIDTH(t, op->y);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), width, &begin, &end, &first, &last);
     for (size_t r = begin; r < end; r++) {
-        float *y = BUF(t, op->y) + r * width;
-        t->k->add(BUF(t, op->moe) + r * width, BUF(t, op->shared) + r * width, (uint32_t)width, y);
-        t->k->add(BUF(t, op->residual) + r * width, y, (uint32_t)width, y);
+        size_t at = r * width + first;
+        float *y = BUF(t, op->y) + at;
+        t->k->add(BUF(t, op->moe) + at, BUF(t, op->shared) + at, last - first, y);
+        t->k->add(BUF(t, op->residual) + at, y, last - first, y);
     }
 }

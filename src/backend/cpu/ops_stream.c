@@ -38,8 +38,8 @@ void cpu_quantize(const struct task *t, const struct step *step)
     uint32_t n = plain ? N_ROWS(t, node->u.matmul.x) : N_ROWS(t, node->u.affine.x);
     uint32_t begin, end, first, last;
     struct act8 *a = &t->be->act_dense[t->be->node_act[step->node]].act;
-    if (t->thread == 0) a->cols = cols;
-    share_columns(t, n, cols, step->grain ? step->grain : cols, &begin, &end, &first, &last);
+    share_columns(t, &step->sharing, n, cols, &begin, &end, &first, &last);
+    if (begin + first == 0 && end) a->cols = cols;
     for (size_t r = begin; r < end; r++) {
         size_t at = r * cols + first, group = at / ACT8_GROUP;
         t->k->quantize_act8(x + at, last - first, a->q + at, a->scale + group, a->sum + group);
@@ -58,11 +58,33 @@ static void project(const struct task *t, const struct node *node, const struct 
                                  w->rows, scratch_of(t));
 }
 
-/* This thread's next rows of a projection. */
-static bool next_rows(const struct task *t, struct pieces *pieces, const struct wmat *w,
+/* What of a projection is this thread's. */
+struct rows_left {
+    struct pieces pieces;
+    uint32_t first, last; /* a share that has not been taken */
+};
+
+static struct rows_left rows_of(const struct task *t, const struct node *node, const struct wmat *w,
+                                uint32_t n_tokens)
+{
+    struct rows_left left = {.pieces = cpu_rows_in_pieces(t, node, w, n_tokens)};
+    if (left.pieces.turn) return left;
+    if (t->be->one)
+        share_row(t, sharing_of(t, node), w->rows, &left.first, &left.last);
+    else
+        share(t, w->rows, row_grain(w), &left.first, &left.last);
+    return left;
+}
+
+static bool next_rows(const struct task *t, struct rows_left *left, const struct wmat *w,
                       uint32_t *begin, uint32_t *end)
 {
-    if (!cpu_next_piece(t, pieces, begin, end)) return false;
+    if (!left->pieces.turn) {
+        *begin = left->first;
+        *end = left->first = left->last;
+        return *begin < *end;
+    }
+    if (!cpu_next_piece(t, &left->pieces, begin, end)) return false;
     *begin *= row_grain(w);
     *end = min_u32(*end * row_grain(w), w->rows);
     return true;
@@ -73,9 +95,9 @@ void cpu_matmul(const struct task *t, const struct node *node)
     const struct op_matmul *op = &node->u.matmul;
     const struct wmat *w = &WT(t, op->w)->matrix;
     const uint32_t n = N_ROWS(t, op->x);
-    struct pieces pieces = cpu_rows_in_pieces(t, node, w, n);
+    struct rows_left left = rows_of(t, node, w, n);
     uint32_t begin, end;
-    while (next_rows(t, &pieces, w, &begin, &end))
+    while (next_rows(t, &left, w, &begin, &end))
         project(t, node, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
 }
 
@@ -84,9 +106,9 @@ void cpu_affine(const struct task *t, const struct node *node)
     const struct op_affine *op = &node->u.affine;
     const struct wmat *w = &WT(t, op->w)->matrix;
     const uint32_t n = N_ROWS(t, op->x);
-    struct pieces pieces = cpu_rows_in_pieces(t, node, w, n);
+    struct rows_left left = rows_of(t, node, w, n);
     uint32_t begin, end;
-    while (next_rows(t, &pieces, w, &begin, &end)) {
+    while (next_rows(t, &left, w, &begin, &end)) {
         project(t, node, w, BUF(t, op->x), n, begin, end, BUF(t, op->y));
         for (size_t r = 0; r < n; r++) {
             float *y = BUF(t, op->y) + r * w->rows + begin;
@@ -101,22 +123,26 @@ void cpu_residual_add(const struct task *t, const struct node *node)
     const float *a = BUF(t, op->stream);
     const float *b = BUF(t, op->delta);
     float *y = BUF(t, op->y);
-    size_t width = WIDTH(t, op->y);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->add(a + r * width, b + r * width, (uint32_t)width, y + r * width);
+    const uint32_t width = WIDTH(t, op->y);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), width, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++) {
+        size_t at = r * width + first;
+        t->k->add(a + at, b + at, last - first, y + at);
+    }
 }
 
 void cpu_layer_add(const struct task *t, const struct node *node)
 {
     const struct op_layer_add *op = &node->u.layer_add;
-    size_t width = WIDTH(t, op->y);
-    uint32_t begin, end;
-    share(t, N_ROWS(t, op->y), 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        t->k->add(BUF(t, op->residual) + r * width, BUF(t, op->delta) + r * width, (uint32_t)width,
-                  BUF(t, op->y) + r * width);
+    const uint32_t width = WIDTH(t, op->y);
+    uint32_t begin, end, first, last;
+    share_columns(t, sharing_of(t, node), N_ROWS(t, op->y), width, &begin, &end, &first, &last);
+    for (size_t r = begin; r < end; r++) {
+        size_t at = r * width + first;
+        t->k->add(BUF(t, op->residual) + at, BUF(t, op->delta) + at, last - first,
+                  BUF(t, op->y) + at);
+    }
 }
 
 void cpu_select_rows(const struct task *t, const struct node *node)

@@ -30,21 +30,16 @@ struct pieces cpu_rows_in_pieces(const struct task *t, const struct node *node,
                                  const struct wmat *w, uint32_t n_tokens)
 {
     const size_t at = (size_t)(node - t->be->graph->nodes.items);
-    struct pieces pieces = {.n = div_up_u32(w->rows, row_grain(w))};
-    if (!t->be->in_pieces[at]) return pieces;
-    pieces.turn = &t->be->turns[at];
-    pieces.least = cpu_least_piece(t->be, wmat_bytes(w) / pieces.n, n_tokens);
-    return pieces;
+    if (!t->be->in_pieces[at]) return (struct pieces){0};
+    const uint32_t n = div_up_u32(w->rows, row_grain(w));
+    return (struct pieces){.turn = &t->be->turns[at],
+                           .n = n,
+                           .least = cpu_least_piece(t->be, wmat_bytes(w) / n, n_tokens)};
 }
 
-bool cpu_next_piece(const struct task *t, struct pieces *pieces, uint32_t *begin, uint32_t *end)
+bool cpu_next_piece(const struct task *t, const struct pieces *pieces, uint32_t *begin,
+                    uint32_t *end)
 {
-    if (!pieces->turn) {
-        if (pieces->had_share) return false;
-        pieces->had_share = true;
-        share(t, pieces->n, 1, begin, end);
-        return *begin < *end;
-    }
     uint32_t at = atomic_load_explicit(pieces->turn, memory_order_relaxed), size;
     do {
         if (at >= pieces->n) return false;
