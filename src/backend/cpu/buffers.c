@@ -1,53 +1,29 @@
-/* Storage of the plan's buffers, and the way from typed ids to pointers. */
+/* Storage of the plan's buffers. */
 #include <stdlib.h>
 
 #include "backend/cpu/cpu_internal.h"
 #include "base/bits.h"
 #include "base/mem.h"
 
-enum { INDEX_MASK = (1 << 20) - 1 };
-
-float *cpu_resolve(const struct cpu_backend *be, uint32_t id)
-{
-    return be->buffers[(id & INDEX_MASK) - 1];
-}
-
 const struct buffer *cpu_buffer_decl(const struct cpu_backend *be, uint32_t id)
 {
-    return &be->graph->buffers.items[(id & INDEX_MASK) - 1];
+    return &be->graph->buffers.items[cpu_index(id)];
 }
 
 uint32_t cpu_weight_index(uint32_t id)
 {
-    return (id & INDEX_MASK) - 1;
-}
-
-uint32_t cpu_width(const struct cpu_backend *be, uint32_t id)
-{
-    return be->graph->buffers.items[(id & INDEX_MASK) - 1].width;
-}
-
-uint32_t cpu_rows(const struct cpu_backend *be, uint32_t id)
-{
-    enum rows rows = role_rows(be->graph->buffers.items[(id & INDEX_MASK) - 1].role);
-    struct plan_dims dims = {be->batch->n_tokens, be->batch->n_outputs};
-    return (uint32_t)plan_rows(rows, dims, be->graph->n_picks);
-}
-
-const struct weight_data *cpu_weight(const struct cpu_backend *be, uint32_t id)
-{
-    return &be->weights[(id & INDEX_MASK) - 1];
+    return cpu_index(id);
 }
 
 uint32_t cpu_state_index(const struct cpu_backend *be, uint32_t id)
 {
-    return be->state_index[(id & INDEX_MASK) - 1];
+    return be->state_index[cpu_index(id)];
 }
 
 /* Where a bank's layer keeps its flags. */
 uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id)
 {
-    return be->bank_int8[(id & INDEX_MASK) - 1];
+    return be->bank_int8[cpu_index(id)];
 }
 
 void *cpu_buffer(struct cpu_backend *be, uint32_t id)
@@ -102,8 +78,11 @@ enum sluice_status cpu_alloc_buffers(struct cpu_backend *be, struct sluice_error
     const struct plan *plan = &be->plan[0];
     be->slots = calloc(plan->n_slots + 1, sizeof *be->slots);
     for (int i = 0; i < 2; i++) be->places[i] = calloc(plan->n_buffers + 1, sizeof *be->places[i]);
-    if (!be->slots || !be->places[0] || !be->places[1])
+    be->rows_of = calloc(plan->n_buffers + 1, sizeof *be->rows_of);
+    if (!be->slots || !be->places[0] || !be->places[1] || !be->rows_of)
         return err_nomem(err, "buffers", plan->n_buffers);
+    for (uint32_t b = 0; b < plan->n_buffers; b++)
+        be->rows_of[b] = (uint8_t)role_rows(be->graph->buffers.items[b].role);
     for (uint32_t s = 0; s < plan->n_slots; s++)
         if (!mem_reserve(plan->slot_bytes[s], &be->slots[s]))
             return err_nomem(err, "activations of a batch", plan->total_bytes);
@@ -146,6 +125,7 @@ void cpu_free_buffers(struct cpu_backend *be)
         mem_unreserve(be->slots[s], be->plan[0].slot_bytes[s]);
     free(be->slots);
     for (int i = 0; i < 2; i++) free(be->places[i]);
+    free(be->rows_of);
     mem_unreserve(be->one_storage, max_size(be->one_bytes, 1));
     for (uint32_t i = 0; i < N_DENSE_ACTS; i++) free_act8(&be->act_dense[i]);
     free_act8(&be->act_expert_in);

@@ -410,6 +410,10 @@ enum sluice_status cpu_run(struct cpu_backend *be, const struct batch *batch, ui
     be->batch = batch;
     be->one = is_one_token(batch);
     be->buffers = be->places[be->one];
+    for (uint32_t i = 0; i < N_ROWS_OF; i++)
+        be->rows[i] =
+            (uint32_t)plan_rows((enum rows)i, (struct plan_dims){batch->n_tokens, batch->n_outputs},
+                                be->graph->n_picks);
     be->begin = begin;
     be->end = end;
     be->status = SLUICE_OK;

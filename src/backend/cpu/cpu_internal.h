@@ -14,6 +14,8 @@ enum node_mode { NODE_F32, NODE_QUANTIZE, NODE_INT8 };
 enum { BANK_INT8_IN = 1, BANK_INT8_MID = 2 };
 /* Inputs of projections that are there in int8 at a time: one is written while one is read. */
 enum { N_DENSE_ACTS = 2 };
+/* Kinds of rows that buffers have. */
+enum { N_ROWS_OF = ROWS_FIXED + 1 };
 /* Most taps a convolution may have. */
 enum { CONV_MAX_WIDTH = 64 };
 
@@ -85,8 +87,10 @@ struct cpu_backend {
     void **places[2];  /* per buffer of the graph: where it is */
     void *one_storage; /* of all slots of one token */
     size_t one_bytes;
-    void **buffers; /* of the run in progress */
-    bool *unused;   /* per buffer of the graph: it has no storage, since nobody reads it */
+    void **buffers;           /* of the run in progress */
+    uint8_t *rows_of;         /* per buffer of the graph: enum rows */
+    uint32_t rows[N_ROWS_OF]; /* per enum rows: how many there are in the run in progress */
+    bool *unused; /* per buffer of the graph: it has no storage, since nobody reads it */
     /* int8 rows: of a projection's input, of the experts' inputs, of their activations */
     struct act8_storage act_dense[N_DENSE_ACTS], act_expert_in, act_expert_mid;
     const struct expert_bank **banks; /* by their index; NULL where the graph has none */
@@ -142,17 +146,33 @@ struct task {
 };
 typedef void node_fn(const struct task *task, const struct node *node);
 
-/* buffers.c: ids become pointers here and nowhere else. */
+/* Ids become pointers here and nowhere else. */
+static inline uint32_t cpu_index(uint32_t id)
+{
+    return (id & ((1u << 20) - 1)) - 1;
+}
 #define BUF(task, b) cpu_resolve((task)->be, (b).id)
-float *cpu_resolve(const struct cpu_backend *be, uint32_t id);
+static inline float *cpu_resolve(const struct cpu_backend *be, uint32_t id)
+{
+    return be->buffers[cpu_index(id)];
+}
 #define BUF_I32(task, b) ((int32_t *)(void *)cpu_resolve((task)->be, (b).id))
 #define WIDTH(task, b) cpu_width((task)->be, (b).id)
-uint32_t cpu_width(const struct cpu_backend *be, uint32_t id);
+static inline uint32_t cpu_width(const struct cpu_backend *be, uint32_t id)
+{
+    return be->graph->buffers.items[cpu_index(id)].width;
+}
 /* Rows of the buffer in this run. */
 #define N_ROWS(task, b) cpu_rows((task)->be, (b).id)
-uint32_t cpu_rows(const struct cpu_backend *be, uint32_t id);
+static inline uint32_t cpu_rows(const struct cpu_backend *be, uint32_t id)
+{
+    return be->rows[be->rows_of[cpu_index(id)]];
+}
 #define WT(task, w) cpu_weight((task)->be, (w).id)
-const struct weight_data *cpu_weight(const struct cpu_backend *be, uint32_t id);
+static inline const struct weight_data *cpu_weight(const struct cpu_backend *be, uint32_t id)
+{
+    return &be->weights[cpu_index(id)];
+}
 #define BANK_INT8(task, w) cpu_bank_int8((task)->be, (w).id)
 uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id);
 /* The declaration behind an id: what may be compared, and asked for its shape. */
