@@ -1,7 +1,6 @@
 #include "base/mem.h"
 
 #include <linux/mempolicy.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -10,21 +9,6 @@
 #include "base/bits.h"
 
 enum { PAGE = 4096, HUGE_PAGE = 2 << 20 };
-
-void *mem_alloc(size_t bytes)
-{
-    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : MEM_ALIGN;
-    if (bytes > SIZE_MAX - align) return NULL;
-    void *p = aligned_alloc(align, align_up(bytes ? bytes : 1, align));
-    if (p && align == HUGE_PAGE) mem_large_pages(p, bytes / HUGE_PAGE * HUGE_PAGE);
-    if (p) memset(p, 0, bytes);
-    return p;
-}
-
-void mem_free(void *p)
-{
-    free(p);
-}
 
 static uint8_t *map_memory(size_t bytes)
 {
@@ -74,4 +58,19 @@ void mem_large_pages(void *p, size_t bytes)
 void mem_unreserve(void *p, size_t bytes)
 {
     if (p) munmap(p, bytes);
+}
+
+/* A range of its own: nothing beside it can be taken with its large pages. */
+void *mem_alloc(size_t bytes)
+{
+    void *p;
+    if (!mem_reserve(max_size(bytes, 1), &p)) return NULL;
+    mem_large_pages(p, bytes / HUGE_PAGE * HUGE_PAGE);
+    memset(p, 0, bytes);
+    return p;
+}
+
+void mem_free(void *p, size_t bytes)
+{
+    mem_unreserve(p, max_size(bytes, 1));
 }

@@ -9,11 +9,12 @@
 enum { MEM_ALIGN = 64 };
 
 /*
- * Zeroed memory at a multiple of MEM_ALIGN, 2 MiB and more in large pages where there are some;
- * bytes 0 gives a valid pointer. NULL: out of memory.
+ * Zeroed memory at a multiple of MEM_ALIGN that is taken at once and as it is asked for, 2 MiB and
+ * more in large pages where there are some; bytes 0 gives a valid pointer. NULL: out of memory. It
+ * is freed by the same bytes.
  */
 void *mem_alloc(size_t bytes);
-void mem_free(void *p);
+void mem_free(void *p, size_t bytes);
 
 /*
  * A zeroed range of addresses whose pages take memory when they are first touched; one of 2 MiB and

@@ -121,8 +121,9 @@ enum sluice_status sequence_init(struct sequence *seq, const struct state_layout
 void sequence_release(struct sequence *seq)
 {
     mem_unreserve(seq->pages, seq->pages_bytes);
-    mem_free(seq->recurrent[0]);
-    mem_free(seq->recurrent[1]);
+    for (int i = 0; i < 2; i++)
+        if (seq->recurrent[i])
+            mem_free(seq->recurrent[i], seq->layout->recurrent_floats * sizeof(float));
     free(seq->picks);
     *seq = (struct sequence){0};
 }

@@ -108,13 +108,38 @@ static void test_mem_is_aligned_and_zero(void)
     REQUIRE(p);
     CHECK((uintptr_t)p % MEM_ALIGN == 0);
     for (int i = 0; i < 100; i++) CHECK(p[i] == 0);
-    mem_free(p);
+    mem_free(p, 100);
     const size_t large = (5 << 20) + 123;
     p = mem_alloc(large);
     REQUIRE(p);
     CHECK((uintptr_t)p % (2 << 20) == 0 && p[0] == 0 && p[large - 1] == 0);
-    mem_free(p);
+    mem_free(p, large);
     CHECK(mem_alloc(SIZE_MAX - 3) == NULL);
+    p = mem_alloc(0);
+    CHECK(p);
+    mem_free(p, 0);
+}
+
+static uint64_t address_space(void)
+{
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (!f || fscanf(f, "%llu", &pages) != 1) abort();
+    fclose(f);
+    return pages * 4096;
+}
+
+/* Where every page may be a large one, what lies behind the last would be taken with it. */
+static void test_mem_takes_no_more_than_asked(void)
+{
+    const size_t bytes = (5 << 20) + 123;
+    uint64_t before = address_space();
+    void *p = mem_alloc(bytes);
+    REQUIRE(p);
+    uint64_t taken = address_space() - before;
+    CHECK(taken >= bytes && taken <= bytes + 4096, "%" PRIu64, taken);
+    mem_free(p, bytes);
+    CHECK(address_space() == before);
 }
 
 static void test_reserved_ranges(void)
@@ -147,5 +172,6 @@ static void test_reserved_ranges(void)
     C(array_grows)                                                                                 \
     C(checked_arithmetic)                                                                          \
     C(error_messages_keep_both_ends)                                                               \
-    C(error_messages_nest) C(mem_is_aligned_and_zero) C(reserved_ranges)
+    C(error_messages_nest)                                                                         \
+    C(mem_is_aligned_and_zero) C(mem_takes_no_more_than_asked) C(reserved_ranges)
 CHECK_MAIN(CASES)
