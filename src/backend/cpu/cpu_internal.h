@@ -299,7 +299,7 @@ static inline void *scratch_of(const struct task *t)
 OPS(P)
 #undef P
 
-/* ops_moe.c: no thread looks at the experts of the last round any more. Thread 0. */
+/* ops_experts.c: no thread looks at the experts of the last round any more. Thread 0. */
 void cpu_give_back(struct cpu_backend *be);
 
 /* ops_guess.c: the sequences of the batch remember what their last tokens used. Thread 0. */
