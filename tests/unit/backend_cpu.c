@@ -86,7 +86,8 @@ static void test_no_order_of_threads_changes_a_bit(void)
                                          "tests/reference/glm4_moe-groups",
                                          "tests/reference/mixtral-window"};
     static const uint32_t threads[] = {2, 3, 7};
-    for (size_t m = 0; m < COUNT_OF(models); m++)
+    const size_t step = is_instrumented() ? 3 : 1;
+    for (size_t m = 0; m < COUNT_OF(models); m += step)
         for (size_t i = is_instrumented(); i < COUNT_OF(threads); i++) {
             check_order(models[m], i != 1, threads[i], POOL_RISING, i == 2);
             check_order(models[m], i != 1, threads[i], POOL_FALLING, i == 2);
@@ -143,7 +144,7 @@ static void test_every_barrier_of_a_token_is_needed(void)
     }
     uint32_t barriers = 0, noticed = 0;
     for (uint32_t s = 0; s < right.be->n_steps; s++) {
-        if (!right.be->steps[s].barrier[1]) continue;
+        if (!right.be->steps[s].barrier[1] || (is_instrumented() && s % 4)) continue;
         for (int i = 0; i < 2; i++) orders[i].be->steps[s].barrier[1] = false;
         bool found = is_noticed(&right, orders, (struct rng){100 + s});
         for (int i = 0; i < 2; i++) orders[i].be->steps[s].barrier[1] = true;
@@ -154,7 +155,7 @@ static void test_every_barrier_of_a_token_is_needed(void)
         noticed += found;
     }
     printf("# %u of %u missing barriers noticed\n", noticed, barriers);
-    CHECK(noticed > 40);
+    CHECK(noticed > 0 && noticed + 3 >= barriers);
     for (int i = 0; i < 3; i++) bench_close(all[i]);
 }
 
