@@ -357,7 +357,6 @@ static enum sluice_status check_mapped(struct stream *s, struct sluice_error *er
 static enum sluice_status check_tokens(struct stream *s, struct sluice_error *err)
 {
     bool fits = false;
-    if (s->app->args->gate) return check_smaller(s, err);
     TRY(check_resident(s, &fits, err));
     return fits ? SLUICE_OK : check_mapped(s, err);
 }
@@ -375,11 +374,13 @@ static enum sluice_status run(struct stream *s, struct sluice_error *err)
     r->drive_uring = s->drive.uring;
     r->drive_piece = s->drive.piece;
     note_load(s);
+    /* Before all that takes minutes: it may be the wrong folder. */
+    if (args->gate) TRY(check_smaller(s, err));
     TRY(measure_drive(s, r->drive_before, err));
     for (size_t i = 0; i < r->n_results; i++) TRY(measure_budget(s, &r->results[i], err));
     TRY(measure_drive(s, r->drive_after, err));
     TRY(measure_dram(s, err));
-    TRY(check_tokens(s, err));
+    if (!args->gate) TRY(check_tokens(s, err));
     TRY(measure_dram(s, err));
     note_load(s);
     if (args->json) return app_print_json(s->app, stream_json(r), err);
