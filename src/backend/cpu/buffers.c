@@ -26,6 +26,21 @@ uint8_t cpu_bank_int8(const struct cpu_backend *be, uint32_t id)
     return be->bank_int8[cpu_index(id)];
 }
 
+bool cpu_projection(const struct cpu_backend *be, const struct node *node, struct projection *out)
+{
+    if (node->op == OP_KIND_matmul)
+        *out =
+            (struct projection){WEIGHT_INDEX(node->u.matmul.w), BUFFER_DECL(be, node->u.matmul.x),
+                                BUFFER_DECL(be, node->u.matmul.y)};
+    else if (node->op == OP_KIND_affine)
+        *out =
+            (struct projection){WEIGHT_INDEX(node->u.affine.w), BUFFER_DECL(be, node->u.affine.x),
+                                BUFFER_DECL(be, node->u.affine.y)};
+    else
+        return false;
+    return true;
+}
+
 void *cpu_buffer(struct cpu_backend *be, uint32_t id)
 {
     uint32_t index;

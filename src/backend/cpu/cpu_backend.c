@@ -31,17 +31,6 @@ static bool uses_int8(const struct cpu_backend *be, const struct weight_decl *de
     }
 }
 
-/* The weight and the input of a projection, with a bias or without. */
-static bool is_projection(const struct cpu_backend *be, const struct node *node, uint32_t *w,
-                          const struct buffer **x)
-{
-    if (node->op != OP_KIND_matmul && node->op != OP_KIND_affine) return false;
-    bool plain = node->op == OP_KIND_matmul;
-    *w = plain ? WEIGHT_INDEX(node->u.matmul.w) : WEIGHT_INDEX(node->u.affine.w);
-    *x = plain ? BUFFER_DECL(be, node->u.matmul.x) : BUFFER_DECL(be, node->u.affine.x);
-    return true;
-}
-
 /*
  * Walks the nodes once: which projections find their input already in act_dense. max_values: of any
  * input.
@@ -54,10 +43,10 @@ static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
     *max_values = 0;
     for (uint32_t n = 0; n < g->nodes.n; n++) {
         const struct node *node = &g->nodes.items[n];
-        uint32_t w;
-        const struct buffer *x;
-        if (!is_projection(be, node, &w, &x)) continue;
-        if (!uses_int8(be, &g->weights.items[w], &be->weights[w].matrix)) continue;
+        struct projection p;
+        if (!cpu_projection(be, node, &p)) continue;
+        if (!uses_int8(be, &g->weights.items[p.w], &be->weights[p.w].matrix)) continue;
+        const struct buffer *x = p.x;
         be->node_mode[n] = x == held ? NODE_INT8 : NODE_QUANTIZE;
         if (x != held) act = (uint8_t)((act + 1) % N_DENSE_ACTS);
         be->node_act[n] = act;

@@ -264,6 +264,19 @@ static inline void share_columns(const struct task *t, const struct sharing *s, 
     if (*first == *last) *end = 0;
 }
 
+/* The weight, input and result of a projection, with a bias or without. */
+struct projection {
+    uint32_t w; /* its index */
+    const struct buffer *x, *y;
+};
+/* False: the node is none. */
+bool cpu_projection(const struct cpu_backend *be, const struct node *node, struct projection *out);
+
+static inline bool cpu_is_in_pieces(const struct cpu_backend *be, const struct node *node)
+{
+    return be->in_pieces[node - be->graph->nodes.items];
+}
+
 static inline const struct sharing *sharing_of(const struct task *t, const struct node *node)
 {
     return &t->be->sharing[node - t->be->graph->nodes.items];

@@ -311,7 +311,7 @@ static void divide(const struct task *t, struct experts_run *run, const struct n
 {
     struct cpu_backend *be = t->be;
     const struct expert_view *v = &run->bank->experts[0];
-    if (!be->in_pieces[node - be->graph->nodes.items]) return;
+    if (!cpu_is_in_pieces(be, node)) return;
     uint32_t n = div_up_u32(run->mid.width, ROW_GRAIN);
     uint64_t bytes = wmat_bytes(&v->gate) + wmat_bytes(&v->up);
     run->gate_up = (struct pieces){&be->round.gate_up_turn, n, cpu_least_piece(be, bytes / n, 1)};

@@ -30,7 +30,7 @@ struct pieces cpu_rows_in_pieces(const struct task *t, const struct node *node,
                                  const struct wmat *w, uint32_t n_tokens)
 {
     const size_t at = (size_t)(node - t->be->graph->nodes.items);
-    if (!t->be->in_pieces[at]) return (struct pieces){0};
+    if (!cpu_is_in_pieces(t->be, node)) return (struct pieces){0};
     const uint32_t n = div_up_u32(w->rows, row_grain(w));
     return (struct pieces){.turn = &t->be->turns[at],
                            .n = n,
@@ -73,12 +73,8 @@ static bool is_projection_large(const struct cpu_backend *be, const struct weigh
 
 static bool is_large(const struct cpu_backend *be, const struct node *node)
 {
-    if (node->op == OP_KIND_matmul)
-        return is_projection_large(be, &be->weights[WEIGHT_INDEX(node->u.matmul.w)],
-                                   BUFFER_DECL(be, node->u.matmul.y));
-    if (node->op == OP_KIND_affine)
-        return is_projection_large(be, &be->weights[WEIGHT_INDEX(node->u.affine.w)],
-                                   BUFFER_DECL(be, node->u.affine.y));
+    struct projection p;
+    if (cpu_projection(be, node, &p)) return is_projection_large(be, &be->weights[p.w], p.y);
     if (node->op != OP_KIND_experts) return false;
     const struct expert_bank *bank = be->weights[WEIGHT_INDEX(node->u.experts.bank)].bank;
     return wmat_bytes(&bank->experts[0].gate) >= pieces_from(be) / 2;

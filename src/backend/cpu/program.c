@@ -216,7 +216,7 @@ static void add_experts_last(const struct cpu_backend *be, const struct node *no
 {
     const struct op_experts *op = &node->u.experts;
     const bool one = phase->one;
-    const bool shares = one && !be->in_pieces[node - be->graph->nodes.items];
+    const bool shares = one && !cpu_is_in_pieces(be, node);
     const split by = shares ? columns(BUFFER_DECL(be, op->y)->width, ROW_GRAIN) : SPLIT_ALL;
     uint32_t r;
     if (slot_of(be, one, BUFFER_DECL(be, op->y), &r)) (void)visit_add(phase, r, true, by);
@@ -337,10 +337,9 @@ static struct sharing quantize_by(const struct cpu_backend *be, const struct buf
 
 static uint32_t input_of(const struct cpu_backend *be, uint32_t n)
 {
-    const struct node *node = &be->graph->nodes.items[n];
-    const struct buffer *x = node->op == OP_KIND_matmul ? BUFFER_DECL(be, node->u.matmul.x)
-                                                        : BUFFER_DECL(be, node->u.affine.x);
-    return (uint32_t)(x - be->graph->buffers.items);
+    struct projection p = {.x = be->graph->buffers.items};
+    (void)cpu_projection(be, &be->graph->nodes.items[n], &p);
+    return (uint32_t)(p.x - be->graph->buffers.items);
 }
 
 /* Node by node; after[m]: the projection whose input is quantised after node m, or none. */

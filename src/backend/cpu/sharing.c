@@ -26,25 +26,9 @@ static const struct node *writer_of(const struct cpu_backend *be, const struct b
     return b->writer < be->graph->nodes.n ? &be->graph->nodes.items[b->writer] : NULL;
 }
 
-static const struct weight_decl *matrix_of(const struct cpu_backend *be, const struct node *node)
+static uint64_t n_weights(const struct cpu_backend *be, const struct projection *p)
 {
-    uint32_t w = node->op == OP_KIND_matmul ? WEIGHT_INDEX(node->u.matmul.w)
-                                            : WEIGHT_INDEX(node->u.affine.w);
-    return &be->graph->weights.items[w];
-}
-
-static bool is_projection(const struct node *node)
-{
-    return node && (node->op == OP_KIND_matmul || node->op == OP_KIND_affine);
-}
-
-static bool is_in_pieces(const struct cpu_backend *be, const struct node *node)
-{
-    return be->in_pieces[node - be->graph->nodes.items];
-}
-
-static uint64_t n_weights(const struct weight_decl *w)
-{
+    const struct weight_decl *w = &be->graph->weights.items[p->w];
     return (uint64_t)w->rows * w->cols;
 }
 
@@ -65,7 +49,7 @@ static struct sharing by_rows(const struct cpu_backend *be, uint32_t w)
 /* What is known of a node by itself. */
 static struct sharing own_sharing(const struct cpu_backend *be, const struct node *node)
 {
-    if (is_in_pieces(be, node)) return (struct sharing){WHO_ALL, 0};
+    if (cpu_is_in_pieces(be, node)) return (struct sharing){WHO_ALL, 0};
     switch ((int)node->op) {
     case OP_KIND_matmul: return by_rows(be, WEIGHT_INDEX(node->u.matmul.w));
     case OP_KIND_affine: return by_rows(be, WEIGHT_INDEX(node->u.affine.w));
@@ -106,8 +90,9 @@ static struct sharing own_sharing(const struct cpu_backend *be, const struct nod
 static bool want(const struct cpu_backend *be, const struct buffer *b, uint32_t grain)
 {
     const struct node *writer = writer_of(be, b);
-    if (!is_projection(writer) || is_in_pieces(be, writer)) return false;
-    if (n_weights(matrix_of(be, writer)) > SMALL_WEIGHTS) return false;
+    struct projection p;
+    if (!writer || !cpu_projection(be, writer, &p) || cpu_is_in_pieces(be, writer)) return false;
+    if (n_weights(be, &p) > SMALL_WEIGHTS) return false;
     *sharing_at(be, writer) = by_columns(b->width, grain);
     return true;
 }
@@ -155,17 +140,17 @@ static void want_writers(const struct cpu_backend *be, const struct node *node)
 /* The nodes of a shared expert that is small, whose last projection this is. */
 static void share_beside(const struct cpu_backend *be, const struct node *down)
 {
-    if (!is_projection(down) || matrix_of(be, down)->role != WEIGHT_shared_ffn_down_proj) return;
-    const struct buffer *x = down->op == OP_KIND_matmul ? BUFFER_DECL(be, down->u.matmul.x)
-                                                        : BUFFER_DECL(be, down->u.affine.x);
-    const struct node *act = writer_of(be, x);
+    struct projection d, g, u;
+    if (!cpu_projection(be, down, &d)) return;
+    if (be->graph->weights.items[d.w].role != WEIGHT_shared_ffn_down_proj) return;
+    const struct node *act = writer_of(be, d.x);
     if (!act || act->op != OP_KIND_swiglu) return;
     const struct node *gate = writer_of(be, BUFFER_DECL(be, act->u.swiglu.gate));
     const struct node *up = writer_of(be, BUFFER_DECL(be, act->u.swiglu.up));
-    if (!is_projection(gate) || !is_projection(up)) return;
-    if (is_in_pieces(be, gate) || is_in_pieces(be, up) || is_in_pieces(be, down)) return;
-    uint64_t n = n_weights(matrix_of(be, gate)) + n_weights(matrix_of(be, up)) +
-                 n_weights(matrix_of(be, down));
+    if (!gate || !cpu_projection(be, gate, &g) || !up || !cpu_projection(be, up, &u)) return;
+    if (cpu_is_in_pieces(be, gate) || cpu_is_in_pieces(be, up) || cpu_is_in_pieces(be, down))
+        return;
+    uint64_t n = n_weights(be, &g) + n_weights(be, &u) + n_weights(be, &d);
     if (n > BESIDE_WEIGHTS) return;
     const struct node *nodes[] = {gate, up, act, down};
     for (size_t i = 0; i < COUNT_OF(nodes); i++)
