@@ -55,9 +55,11 @@ static size_t first_variant(void)
     return is_instrumented() ? 2 : 0;
 }
 
-static void open_stored(struct store_bench *s, const struct variant *v)
+/* The same model with all experts mapped, on one thread, and over a store. */
+static void open_both(struct bench *mapped, struct store_bench *s, const struct variant *v)
 {
     struct sluice_error err = {0};
+    bench_open(mapped, storyteller, true, true, 1);
     *s = (struct store_bench){0};
     bench_open_in(&s->b, storyteller, true, v->threads, v->order, v->pieces_from);
     struct store_options o = {.n_slots = v->n_slots, .check = refuse, .check_user = &s->refusal};
@@ -66,8 +68,9 @@ static void open_stored(struct store_bench *s, const struct variant *v)
     cpu_use_store(s->b.be, s->store);
 }
 
-static void close_stored(struct store_bench *s)
+static void close_both(struct bench *mapped, struct store_bench *s)
 {
+    bench_close(mapped);
     bench_close(&s->b);
     store_close(&s->store);
 }
@@ -78,8 +81,7 @@ static void test_rounds_change_no_bit(void)
     for (size_t v = first_variant(); v < COUNT_OF(variants); v = next_variant(v)) {
         struct bench mapped;
         struct store_bench stored;
-        bench_open(&mapped, storyteller, true, true, 1);
-        open_stored(&stored, &variants[v]);
+        open_both(&mapped, &stored, &variants[v]);
         struct rng a = {8}, b = {8};
         for (uint32_t i = 0; i < COUNT_OF(steps); i++) {
             bench_step(&mapped, &a, steps[i][0], steps[i][1], true);
@@ -87,8 +89,7 @@ static void test_rounds_change_no_bit(void)
             bool same = same_logits(&mapped, &stored.b, steps[i][0] + steps[i][1]);
             CHECK(same && same_states(&mapped, &stored.b), "variant %zu, step %u", v, i);
         }
-        close_stored(&stored);
-        bench_close(&mapped);
+        close_both(&mapped, &stored);
     }
 }
 
@@ -108,8 +109,7 @@ static void test_runs_of_one_node(void)
         struct sluice_error err = {0};
         struct bench mapped;
         struct store_bench stored;
-        bench_open(&mapped, storyteller, true, true, 1);
-        open_stored(&stored, &variants[v]);
+        open_both(&mapped, &stored, &variants[v]);
         const uint32_t n_nodes = (uint32_t)mapped.m.graph.nodes.n;
         for (int32_t id = 7; id < 9; id++) {
             struct batch whole = token_batch(&mapped, id), batch = token_batch(&stored.b, id);
@@ -121,8 +121,7 @@ static void test_runs_of_one_node(void)
             CHECK(same_logits(&mapped, &stored.b, 1) && same_states(&mapped, &stored.b),
                   "variant %zu, id %d", v, id);
         }
-        close_stored(&stored);
-        bench_close(&mapped);
+        close_both(&mapped, &stored);
     }
 }
 
@@ -132,8 +131,7 @@ static void fail_often(const struct variant *v, uint32_t *n_failed)
     struct sluice_error err = {0};
     struct bench mapped;
     struct store_bench stored;
-    bench_open(&mapped, storyteller, true, true, 1);
-    open_stored(&stored, v);
+    open_both(&mapped, &stored, v);
     const uint32_t n_nodes = (uint32_t)mapped.m.graph.nodes.n;
     for (int32_t id = 20; id < 26; id++) {
         struct batch whole = token_batch(&mapped, id), batch = token_batch(&stored.b, id);
@@ -150,8 +148,7 @@ static void fail_often(const struct variant *v, uint32_t *n_failed)
         sequence_commit(&stored.b.seq[0], 1);
         CHECK(same_states(&mapped, &stored.b), "id %d", id);
     }
-    close_stored(&stored);
-    bench_close(&mapped);
+    close_both(&mapped, &stored);
 }
 
 static void test_a_failed_round_leaves_no_trace(void)
@@ -176,8 +173,7 @@ static void test_a_cancelled_run_leaves_no_trace(void)
         struct sluice_error err = {0};
         struct bench mapped;
         struct store_bench stored;
-        bench_open(&mapped, storyteller, true, true, 1);
-        open_stored(&stored, &variants[v]);
+        open_both(&mapped, &stored, &variants[v]);
         const uint32_t n_nodes = (uint32_t)mapped.m.graph.nodes.n;
         struct batch whole = token_batch(&mapped, 5), batch = token_batch(&stored.b, 5);
         CHECK_OK(cpu_run(mapped.be, &whole, 0, n_nodes, &err));
@@ -190,8 +186,7 @@ static void test_a_cancelled_run_leaves_no_trace(void)
             CHECK_OK(cpu_run(stored.b.be, &batch, 0, n_nodes, &err));
             CHECK(same_logits(&mapped, &stored.b, 1), "variant %zu, layer %u", v, layer);
         }
-        close_stored(&stored);
-        bench_close(&mapped);
+        close_both(&mapped, &stored);
     }
 }
 
