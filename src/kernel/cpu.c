@@ -23,6 +23,7 @@ enum { ARM_FIRST_BIT = 8 };
 
 /* Bits of the words of struct cpuid_words, as the vendors' manuals number them. */
 enum {
+    B0_INTEL = 0x756e6547, /* "Genu" */
     C1_FMA = 1 << 12,
     C1_OSXSAVE = 1 << 27,
     C1_AVX = 1 << 28,
@@ -31,6 +32,7 @@ enum {
     B7_AVX512F = 1 << 16,
     B7_AVX512DQ = 1 << 17,
     B7_AVX512BW = 1 << 30,
+    C7_AVX512_VBMI = 1 << 1,
     C7_AVX512_VNNI = 1 << 11,
     A71_AVX_VNNI = 1 << 4,
     /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
@@ -58,7 +60,9 @@ uint32_t cpu_x86_features(const struct cpuid_words *w, uint32_t xcr0)
     if (has(w->a71, A71_AVX_VNNI)) features |= CPU_AVX_VNNI;
     if (!has(xcr0, XCR0_ZMM) || !has(w->b7, avx512)) return features;
     features |= CPU_AVX512;
+    if (w->b0 == B0_INTEL) features |= CPU_STREAMS;
     if (has(w->c7, C7_AVX512_VNNI)) features |= CPU_AVX512_VNNI;
+    if (has(w->c7, C7_AVX512_VNNI | C7_AVX512_VBMI)) features |= CPU_AVX512_VBMI;
     return features;
 }
 
@@ -87,7 +91,8 @@ static uint32_t saved_state(void)
 static uint32_t detect(void)
 {
     struct registers extended = cpuid(7, 0);
-    struct cpuid_words w = {.c1 = cpuid(1, 0).c, .b7 = extended.b, .c7 = extended.c};
+    struct cpuid_words w = {
+        .b0 = cpuid(0, 0).b, .c1 = cpuid(1, 0).c, .b7 = extended.b, .c7 = extended.c};
     /* register a of part 0 is the last part there is */
     if (extended.a >= 1) w.a71 = cpuid(7, 1).a;
     return cpu_x86_features(&w, cpu_x86_has_xcr0(&w) ? saved_state() : 0);

@@ -6,11 +6,11 @@
 #include <stdint.h>
 
 /*
- * What x86's CPUID says: register c of leaf 1, b and c of leaf 7 part 0, a of leaf 7 part 1; 0 for
- * a leaf or part that there is not.
+ * What x86's CPUID says: register b of leaf 0 (the vendor's first letters), c of leaf 1, b and c of
+ * leaf 7 part 0, a of leaf 7 part 1; 0 for a leaf or part that there is not.
  */
 struct cpuid_words {
-    uint32_t c1, b7, c7, a71;
+    uint32_t b0, c1, b7, c7, a71;
 };
 /* Whether the system has switched on XGETBV, without which xcr0 cannot be read and counts as 0. */
 bool cpu_x86_has_xcr0(const struct cpuid_words *w);

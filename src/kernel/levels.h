@@ -1,5 +1,5 @@
-/* Instruction sets: one function each that fills the slots it has a version for. Inside src/kernel
- * only. */
+/* Instruction sets: one function each that fills the slots it has a version for, given all
+ * features. Inside src/kernel only. */
 #ifndef SLUICE_KERNEL_LEVELS_H
 #define SLUICE_KERNEL_LEVELS_H
 
@@ -12,13 +12,16 @@ enum {
                       | CPU_AVX2
 #endif
 #if defined(SLUICE_NO_AVX512)
-                      | CPU_AVX512
+                      | CPU_AVX512 | CPU_STREAMS
 #endif
 #if defined(SLUICE_NO_AVXVNNI)
                       | CPU_AVX_VNNI
 #endif
 #if defined(SLUICE_NO_VNNI)
                       | CPU_AVX512_VNNI
+#endif
+#if defined(SLUICE_NO_VBMI)
+                      | CPU_AVX512_VBMI
 #endif
 #if defined(SLUICE_NO_DOTPROD)
                       | CPU_NEON_DOTPROD
@@ -29,12 +32,13 @@ enum {
 };
 
 void kernels_init_ref(struct kernels *k); /* every slot */
-void kernels_init_avx2(struct kernels *k);
-void kernels_init_avxvnni(struct kernels *k);
-void kernels_init_avx512(struct kernels *k);
-void kernels_init_vnni(struct kernels *k);
-void kernels_init_neon(struct kernels *k);
-void kernels_init_dotprod(struct kernels *k);
-void kernels_init_i8mm(struct kernels *k);
+void kernels_init_avx2(struct kernels *k, uint32_t features);
+void kernels_init_avxvnni(struct kernels *k, uint32_t features);
+void kernels_init_avx512(struct kernels *k, uint32_t features);
+void kernels_init_vnni(struct kernels *k, uint32_t features);
+void kernels_init_vbmi(struct kernels *k, uint32_t features);
+void kernels_init_neon(struct kernels *k, uint32_t features);
+void kernels_init_dotprod(struct kernels *k, uint32_t features);
+void kernels_init_i8mm(struct kernels *k, uint32_t features);
 
 #endif

@@ -181,6 +181,28 @@ static void check_many_tokens(struct product *p)
     }
 }
 
+/* So many rows that a kernel may go through them as several streams: the bits of the reference. */
+static void check_long_matrix(struct check *c, const struct kernels *k, enum wtype type)
+{
+    enum { LONG_BYTES = 128 << 10, GROUP = 64 };
+    static const uint16_t some_cols[] = {512, 576, 1024, 2048};
+    if (wtype_kind(type) != WKIND_AFFINE) return;
+    for (c->round = 0; c->round < 2 * COUNT_OF(some_cols); c->round++) {
+        operands_reset(c);
+        uint32_t cols = some_cols[c->round / 2];
+        uint32_t least = (uint32_t)(LONG_BYTES / wtype_row_bytes(type, cols)) + 1;
+        uint32_t rows = least + rng_below(&c->rng, 80), row0 = rng_below(&c->rng, rows - least + 1);
+        struct product p = {.c = c, .k = k, .packed = true};
+        p.m = random_weights(c, type, rows, cols, GROUP);
+        p.act = random_act8(c, cols, 1);
+        float *y = out_f32(c, "y", rows), *want = out_f32(c, "y of the reference", rows);
+        void *scratch = operand_out("the scratch", c, matmul_scratch_bytes(cols), 1);
+        run_product(&p, k, row0, rows, 0, 1, y, rows, scratch);
+        run_product(&p, c->ref, row0, rows, 0, 1, want, rows, scratch);
+        for (uint32_t r = 0; r < rows; r++) expect_bits(c, "y", r, y[r], want[r]);
+    }
+}
+
 void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
 {
     for (c->round = 0; c->round < 48; c->round++) {
@@ -196,6 +218,7 @@ void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
         check_splits(&p, y);
         if (c->round % 16 == 7) check_many_tokens(&p);
     }
+    check_long_matrix(c, k, type);
 }
 
 /*

@@ -3,7 +3,8 @@
 #include "kernel/cpu_x86.h"
 #include "kernel/kernel.h"
 
-static const uint32_t all = CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI;
+static const uint32_t all =
+    CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_STREAMS;
 static const uint32_t all_arm = CPU_NEON | CPU_NEON_DOTPROD | CPU_NEON_I8MM;
 
 static void test_mask_keeps_a_level_and_those_below(void)
@@ -50,7 +51,7 @@ static void test_describe(void)
     cpu_describe(0, text, sizeof text);
     CHECK(strcmp(text, "scalar") == 0, "%s", text);
     cpu_describe(all, text, sizeof text);
-    CHECK(strcmp(text, "avx2 avxvnni avx512 avx512vnni") == 0, "%s", text);
+    CHECK(strcmp(text, "avx2 avxvnni avx512 avx512vnni avx512vbmi streams") == 0, "%s", text);
     cpu_describe(CPU_NEON, text, sizeof text);
     CHECK(strcmp(text, "neon") == 0, "%s", text);
     cpu_describe(all_arm, text, sizeof text);
@@ -75,6 +76,8 @@ static void test_detected_features_describe_themselves(void)
     cpu_describe(f, text, sizeof text);
     CHECK((f == 0) == (strcmp(text, "scalar") == 0), "%s", text);
     CHECK(!(f & CPU_AVX512_VNNI) || (f & CPU_AVX512), "vnni without avx512");
+    CHECK(!(f & CPU_AVX512_VBMI) || (f & CPU_AVX512_VNNI), "vbmi without vnni");
+    CHECK(!(f & CPU_STREAMS) || (f & CPU_AVX512), "streams without avx512");
     CHECK(!(f & CPU_AVX512) || (f & CPU_AVX2), "avx512 without avx2");
     CHECK(!(f & CPU_AVX_VNNI) || (f & CPU_AVX2), "avxvnni without avx2");
     CHECK(!(f & (CPU_NEON_DOTPROD | CPU_NEON_I8MM)) || (f & CPU_NEON), "dotprod without neon");
@@ -83,41 +86,52 @@ static void test_detected_features_describe_themselves(void)
 /* What CPUID and XCR0 say on these processors, and what of it the kernels may use. */
 static void test_features_of_x86_processors(void)
 {
-    enum { AVX2 = CPU_AVX2, VNNI = CPU_AVX512_VNNI };
+    enum { AVX2 = CPU_AVX2, VNNI = CPU_AVX512_VNNI, VBMI = VNNI | CPU_AVX512_VBMI };
+    enum { STREAMS = CPU_STREAMS, INTEL = 0x756e6547, AMD = 0x68747541 };
     static const struct {
         const char *name;
         struct cpuid_words words;
         uint32_t xcr0, features;
     } rows[] = {
-        {"Nehalem", {0x0098e3bd, 0, 0, 0}, 0, 0},
-        {"Sandy Bridge", {0x1fbae3ff, 0, 0, 0}, 0x7, 0},
-        {"Haswell", {0x7ffafbff, 0x000027ab, 0, 0}, 0x7, AVX2},
-        {"Haswell, no AVX state saved", {0x7ffafbff, 0x000027ab, 0, 0}, 0x3, 0},
-        {"Haswell, FMA hidden", {0x7ffaebff, 0x000027ab, 0, 0}, 0x7, 0},
-        {"Haswell, F16C hidden", {0x5ffafbff, 0x000027ab, 0, 0}, 0x7, 0},
-        {"Skylake-X", {0x7ffefbff, 0xd39ffffb, 0x00000000, 0}, 0xff, AVX2 | CPU_AVX512},
-        {"Skylake-X, no ZMM state", {0x7ffefbff, 0xd39ffffb, 0x00000000, 0}, 0x1f, AVX2},
-        {"Skylake-X, half of the ZMM state", {0x7ffefbff, 0xd39ffffb, 0, 0}, 0x67, AVX2},
-        {"Skylake-X, VL hidden", {0x7ffefbff, 0x539ffffb, 0x00000000, 0}, 0xff, AVX2},
-        {"Knights Landing", {0x7ff8f3bf, 0x1c0d23ab, 0x00000001, 0}, 0xe7, AVX2},
-        {"Ice Lake", {0x7ffafbbf, 0xf2bf67eb, 0x00405f4e, 0}, 0xe7, AVX2 | CPU_AVX512 | VNNI},
+        {"Nehalem", {INTEL, 0x0098e3bd, 0, 0, 0}, 0, 0},
+        {"Sandy Bridge", {INTEL, 0x1fbae3ff, 0, 0, 0}, 0x7, 0},
+        {"Haswell", {INTEL, 0x7ffafbff, 0x000027ab, 0, 0}, 0x7, AVX2},
+        {"Haswell, no AVX state saved", {INTEL, 0x7ffafbff, 0x000027ab, 0, 0}, 0x3, 0},
+        {"Haswell, FMA hidden", {INTEL, 0x7ffaebff, 0x000027ab, 0, 0}, 0x7, 0},
+        {"Haswell, F16C hidden", {INTEL, 0x5ffafbff, 0x000027ab, 0, 0}, 0x7, 0},
+        {"Skylake-X",
+         {INTEL, 0x7ffefbff, 0xd39ffffb, 0x00000000, 0},
+         0xff,
+         AVX2 | CPU_AVX512 | STREAMS},
+        {"Skylake-X, no ZMM state", {INTEL, 0x7ffefbff, 0xd39ffffb, 0x00000000, 0}, 0x1f, AVX2},
+        {"Skylake-X, half of the ZMM state", {INTEL, 0x7ffefbff, 0xd39ffffb, 0, 0}, 0x67, AVX2},
+        {"Skylake-X, VL hidden", {INTEL, 0x7ffefbff, 0x539ffffb, 0x00000000, 0}, 0xff, AVX2},
+        {"Knights Landing", {INTEL, 0x7ff8f3bf, 0x1c0d23ab, 0x00000001, 0}, 0xe7, AVX2},
+        {"Cascade Lake",
+         {INTEL, 0x7ffefbff, 0xd39ffffb, 0x00000808, 0},
+         0xff,
+         AVX2 | CPU_AVX512 | STREAMS | VNNI},
+        {"Ice Lake",
+         {INTEL, 0x7ffafbbf, 0xf2bf67eb, 0x00405f4e, 0},
+         0xe7,
+         AVX2 | CPU_AVX512 | STREAMS | VBMI},
         {"Alder Lake",
-         {0x7ffafbff, 0x239c27eb, 0x98c027bc, 0x00400810},
+         {INTEL, 0x7ffafbff, 0x239c27eb, 0x98c027bc, 0x00400810},
          0x207,
          AVX2 | CPU_AVX_VNNI},
         {"Sapphire Rapids",
-         {0x7ffefbff, 0xf3bfbfef, 0xfb417ffe, 0x00001c30},
+         {INTEL, 0x7ffefbff, 0xf3bfbfef, 0xfb417ffe, 0x00001c30},
          0x602e7,
-         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VNNI},
-        {"Zen 3", {0x7ef8320b, 0x219c97a9, 0x0040068c, 0}, 0x207, AVX2},
-        {"Zen 4", {0x7ef8320b, 0xf1bf97a9, 0x00405fce, 0x20}, 0x2e7, AVX2 | CPU_AVX512 | VNNI},
+         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | STREAMS | VBMI},
+        {"Zen 3", {AMD, 0x7ef8320b, 0x219c97a9, 0x0040068c, 0}, 0x207, AVX2},
+        {"Zen 4", {AMD, 0x7ef8320b, 0xf1bf97a9, 0x00405fce, 0x20}, 0x2e7, AVX2 | CPU_AVX512 | VBMI},
         {"Zen 5",
-         {0x7ef8320b, 0xf1bf97a9, 0x08405fce, 0x30},
+         {AMD, 0x7ef8320b, 0xf1bf97a9, 0x08405fce, 0x30},
          0x2e7,
-         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VNNI},
-        {"Zen 5, OSXSAVE hidden", {0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0, 0},
+         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VBMI},
+        {"Zen 5, OSXSAVE hidden", {AMD, 0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0, 0},
         /* Whatever XCR0 is said to be: it cannot have been read. */
-        {"Zen 5, OSXSAVE hidden", {0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0x2e7, 0},
+        {"Zen 5, OSXSAVE hidden", {AMD, 0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0x2e7, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         uint32_t got = cpu_x86_features(&rows[i].words, rows[i].xcr0);

@@ -147,9 +147,9 @@ MATMUL_I8(5)
 MATMUL_I8(6)
 MATMUL_I8(8)
 
-void SET(init_matmul_i8)(struct kernels *k)
+void SET(init_matmul_i8)(struct kernels *k, uint32_t features)
 {
-    SET(init_blocks_i8)(k);
+    (void)features;
     k->matmul_i8[WTYPE_Q2] = matmul_i8_q2;
     k->matmul_i8[WTYPE_Q3] = matmul_i8_q3;
     k->matmul_i8[WTYPE_Q4] = matmul_i8_q4;

@@ -46,6 +46,8 @@
 #define SET(name) name##_dotprod
 #elif defined(__aarch64__)
 #define SET(name) name##_neon
+#elif defined(__AVX512VBMI__)
+#define SET(name) name##_vbmi
 #elif defined(__AVX512VNNI__)
 #define SET(name) name##_vnni
 #elif defined(__AVX512F__)

@@ -3,209 +3,13 @@
  * order) is one vector operation each: so a (row, token) pair sees the same operations whatever its
  * neighbours are, and on every machine.
  *
- * One token: weights are used where they lie (dot_rows.h). More: a panel of rows and columns is
- * unpacked to the first-level cache and serves all tokens of a block in tiles (dot_quads.h); the
- * results of a panel wait in y for the next one.
+ * One token: weights are used where they lie (eight_rows.h, sixteen_rows.h). More: a panel of rows
+ * and columns is unpacked to the first-level cache and serves all tokens of a block in tiles
+ * (dot_quads.h); the results of a panel wait in y for the next one.
  */
-#include "base/bits.h"
-#include "kernel/simd/sets.h"
-#include "kernel/x86/dot_rows.h"
+#include "kernel/x86/eight_rows.h"
+#include "kernel/x86/sixteen_rows.h"
 #include "kernel/x86/transpose.h"
-
-enum {
-    PANEL_COLS = LANES == 16 ? 512 : 1024, /* unpacked, less than the first-level cache */
-    PANEL_ACTS = PANEL_COLS / ACT8_GROUP,
-    TOKEN_BLOCK = 64,
-    PREFETCH_BYTES = 4096, /* at least so far ahead */
-    MAX_DWORDS = 20,       /* of groups_at_once groups */
-};
-
-/* scratch: [groups][ROWS or vectors of LANES] scales, as many biases, unpacked rows, activations */
-struct work {
-    const struct wmat *w;
-    const struct act8 *x;
-    uint32_t per_group;     /* activation groups of a weight group */
-    float *scales, *biases; /* one token: of 8 rows; else of a panel */
-    uint8_t *quads;         /* of a panel: [PANEL_ACTS][planes][QUADS][vectors][4 * LANES] */
-    uint8_t *padded;        /* 8 rows and what belongs to them */
-    int8_t *ordered;        /* activations in the order that the weights want */
-};
-
-INLINE struct work plan_work(const struct wmat *w, const struct act8 *x, void *scratch)
-{
-    enum { PANEL_BYTES = PANEL_ACTS * 2 * QUADS * TILE_VECTORS * 4 * LANES };
-    struct work k = {.w = w, .x = x, .scales = scratch_aligned(scratch)};
-    size_t metas = max_u32(w->cols / w->group * ROWS, PANEL_ACTS * TILE_VECTORS * LANES);
-    k.per_group = w->group / ACT8_GROUP;
-    k.biases = k.scales + metas;
-    k.quads = (uint8_t *)(k.biases + metas);
-    k.ordered = (int8_t *)k.quads + PANEL_BYTES;
-    k.padded = (uint8_t *)k.ordered + 2 * (size_t)w->cols;
-    return k;
-}
-
-/* The rows of a matrix from its first one on; no row has a part of a byte. */
-INLINE struct rows all_rows(const struct wmat *w, uint32_t bits)
-{
-    return (struct rows){.data = w->data,
-                         .scales = w->scales,
-                         .biases = w->biases,
-                         .stride = (size_t)w->cols / 8 * bits,
-                         .meta_stride = w->cols / w->group * 2ul};
-}
-
-INLINE struct rows rows_from(const struct rows *all, size_t row)
-{
-    return (struct rows){.data = all->data + row * all->stride,
-                         .scales = all->scales + row * all->meta_stride,
-                         .biases = all->biases + row * all->meta_stride,
-                         .stride = all->stride,
-                         .meta_stride = all->meta_stride};
-}
-
-/* One token */
-
-/* A matrix and a row of activations, as all its rows meet them. */
-struct one_token {
-    struct rows rows; /* of the whole matrix */
-    const int8_t *x;  /* ordered */
-    const float *act_scale, *act_sum;
-    float *scales, *biases; /* room for [groups][ROWS] */
-    uint32_t acts, groups;
-    bool f16_scales;
-};
-
-INLINE struct one_token begin_token(const struct work *k, size_t token, uint32_t bits)
-{
-    const struct wmat *w = k->w;
-    const uint32_t acts = w->cols / ACT8_GROUP;
-    order_row(k->x->q + token * w->cols, w->cols, bits, k->ordered);
-    return (struct one_token){.rows = all_rows(w, bits),
-                              .x = k->ordered,
-                              .act_scale = k->x->scale + token * acts,
-                              .act_sum = k->x->sum + token * acts,
-                              .scales = k->scales,
-                              .biases = k->biases,
-                              .acts = acts,
-                              .groups = w->cols / w->group,
-                              .f16_scales = w->f16_scales};
-}
-
-INLINE uint8_t *pad(uint8_t *out, const uint8_t *rows, size_t stride, uint32_t count)
-{
-    memcpy(out, rows, count * stride);
-    memset(out + count * stride, 0, (ROWS - count) * stride);
-    return out + ROWS * stride;
-}
-
-/* Fewer rows than eight, and zero rows for the others. */
-INLINE struct rows padded_rows(const struct rows *few, uint32_t count, uint8_t *out)
-{
-    struct rows padded = *few;
-    uint8_t *scales = pad(out, few->data, few->stride, count);
-    uint8_t *biases = pad(scales, few->scales, few->meta_stride, count);
-    pad(biases, few->biases, few->meta_stride, count);
-    padded.data = out;
-    padded.scales = scales;
-    padded.biases = biases;
-    return padded;
-}
-
-/* bytes from p on, to the second-level cache. */
-INLINE void prefetch(const uint8_t *p, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
-}
-
-INLINE void prefetch_meta(const struct rows *rows)
-{
-    size_t bytes = ROWS * rows->meta_stride;
-    prefetch(rows->scales + bytes, bytes);
-    prefetch(rows->biases + bytes, bytes);
-}
-
-INLINE void add_groups(struct sums *s, const struct one_token *one, const __m256i *idot, uint32_t a,
-                       uint32_t count, uint32_t per_group, const float **scale, const float **bias)
-{
-    for (uint32_t j = 0; j < count; j++) {
-        bool last = (a + j) % per_group == per_group - 1;
-        add_group(s, idot[j], one->act_scale[a + j], one->act_sum[a + j], (a + j) % per_group == 0,
-                  last, *scale, *bias);
-        if (last) *scale += ROWS, *bias += ROWS;
-    }
-}
-
-/*
- * Results of eight rows; bits is a constant at every call, and per_group where it is two. Rows lie
- * one after the other, so before a step uses some bytes of each, as many are fetched from further
- * on.
- */
-INLINE __m256 rows_dot(const struct one_token *one, const struct rows *rows, uint32_t per_group,
-                       uint32_t bits)
-{
-    const float *scale = one->scales, *bias = one->biases;
-    struct sums s = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-    const uint8_t *ahead = rows->data + max_size(ROWS * rows->stride, PREFETCH_BYTES);
-    uint32_t a = 0;
-    turn_bf16_rows(rows->scales, rows->meta_stride, one->groups, one->scales);
-    turn_bf16_rows(rows->biases, rows->meta_stride, one->groups, one->biases);
-    if (one->f16_scales) {
-        halves_to_floats(one->scales, (size_t)one->groups * ROWS);
-        halves_to_floats(one->biases, (size_t)one->groups * ROWS);
-    }
-    /* The float part of a step waits until the products of the next are on their way. */
-    const uint32_t step = groups_per_step(bits);
-    __m256i idot[4], next[4];
-    if (one->acts >= step) dot_groups(rows, one->x, 0, step, bits, next);
-    for (; a + step <= one->acts; a += step) {
-        prefetch(ahead + (size_t)a * ROWS * bits * 4, (size_t)step * ROWS * bits * 4);
-        UNROLL
-        for (uint32_t j = 0; j < step; j++) idot[j] = next[j]; /* in registers, as no memcpy() is */
-        if (a + 2 * step <= one->acts) dot_groups(rows, one->x, a + step, step, bits, next);
-        add_groups(&s, one, idot, a, step, per_group, &scale, &bias);
-    }
-    for (; a < one->acts; a++) {
-        dot_groups(rows, one->x, a, 1, bits, idot);
-        add_groups(&s, one, idot, a, 1, per_group, &scale, &bias);
-    }
-    return s.acc;
-}
-
-/* Rows [row0, row1), at least eight: the last ones again rather than fewer, the same bits twice. */
-INLINE void whole_rows(const struct one_token *one, uint32_t row0, uint32_t row1,
-                       uint32_t per_group, uint32_t bits, float *y)
-{
-    for (uint32_t r = row0; r < row1; r += ROWS) {
-        r = min_u32(r, row1 - ROWS);
-        struct rows rows = rows_from(&one->rows, r);
-        prefetch_meta(&rows);
-        _mm256_storeu_ps(y + r, rows_dot(one, &rows, per_group, bits));
-    }
-}
-
-INLINE void few_rows(const struct one_token *one, uint32_t row0, uint32_t row1, uint8_t *padded,
-                     uint32_t per_group, uint32_t bits, float *y)
-{
-    struct rows few = rows_from(&one->rows, row0);
-    few = padded_rows(&few, row1 - row0, padded);
-    float results[ROWS];
-    _mm256_storeu_ps(results, rows_dot(one, &few, per_group, bits));
-    memcpy(y + row0, results, (row1 - row0) * sizeof *y);
-}
-
-INLINE void one_token(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
-                      uint32_t bits, float *y)
-{
-    struct one_token one = begin_token(k, token, bits);
-    if (row1 - row0 < ROWS)
-        few_rows(&one, row0, row1, k->padded, k->per_group, bits, y);
-    else if (k->per_group == 2) /* the usual size is worth a version of its own */
-        whole_rows(&one, row0, row1, 2, bits, y);
-    else
-        whole_rows(&one, row0, row1, k->per_group, bits, y);
-}
-
-/* Many tokens */
 
 /* What the next panel unpacks, not yet asked for: rows of some bytes. */
 struct ahead {
@@ -498,6 +302,18 @@ INLINE void token_block(const struct work *k, uint32_t row0, uint32_t row1, size
     }
 }
 
+INLINE void one_token(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
+                      uint32_t bits, float *y)
+{
+#if defined(__AVX512F__)
+    if (takes_sixteen(k->w, bits) && row1 - row0 >= SIXTEEN) {
+        sixteen_rows(k, row0, row1, token, bits, y);
+        return;
+    }
+#endif
+    eight_rows(k, row0, row1, token, bits, y);
+}
+
 INLINE void matmul_i8(const struct wmat *w, uint32_t row0, uint32_t row1, const struct act8 *x,
                       uint32_t t0, uint32_t n, float *y, size_t ldy, void *scratch, uint32_t bits)
 {
@@ -528,13 +344,37 @@ MATMUL_I8(5)
 MATMUL_I8(6)
 MATMUL_I8(8)
 
-void SET(init_matmul_i8)(struct kernels *k)
+#if defined(__AVX512F__)
+/* Most rows of a long matrix as streams. */
+#define MATMUL_I8_STREAMS(bits)                                                                    \
+    static void matmul_i8_q##bits##_streams(const struct wmat *w, uint32_t row0, uint32_t row1,    \
+                                            const struct act8 *x, uint32_t t0, uint32_t n,         \
+                                            float *y, size_t ldy, void *scratch)                   \
+    {                                                                                              \
+        struct work k = plan_work(w, x, scratch);                                                  \
+        if (n == 1 && row0 < row1 && are_streams(w, row1 - row0, bits))                            \
+            row0 = sixteen_streams(&k, row0, row1, t0, bits, y);                                   \
+        matmul_i8_q##bits(w, row0, row1, x, t0, n, y, ldy, scratch);                               \
+    }
+
+MATMUL_I8_STREAMS(2)
+MATMUL_I8_STREAMS(3)
+MATMUL_I8_STREAMS(4)
+MATMUL_I8_STREAMS(5)
+MATMUL_I8_STREAMS(6)
+MATMUL_I8_STREAMS(8)
+#define CHOOSE(bits) (streams ? matmul_i8_q##bits##_streams : matmul_i8_q##bits)
+#else
+#define CHOOSE(bits) ((void)streams, matmul_i8_q##bits)
+#endif
+
+void SET(init_matmul_i8)(struct kernels *k, uint32_t features)
 {
-    SET(init_blocks_i8)(k);
-    k->matmul_i8[WTYPE_Q2] = matmul_i8_q2;
-    k->matmul_i8[WTYPE_Q3] = matmul_i8_q3;
-    k->matmul_i8[WTYPE_Q4] = matmul_i8_q4;
-    k->matmul_i8[WTYPE_Q5] = matmul_i8_q5;
-    k->matmul_i8[WTYPE_Q6] = matmul_i8_q6;
-    k->matmul_i8[WTYPE_Q8] = matmul_i8_q8;
+    const bool streams = (features & CPU_STREAMS) != 0;
+    k->matmul_i8[WTYPE_Q2] = CHOOSE(2);
+    k->matmul_i8[WTYPE_Q3] = CHOOSE(3);
+    k->matmul_i8[WTYPE_Q4] = CHOOSE(4);
+    k->matmul_i8[WTYPE_Q5] = CHOOSE(5);
+    k->matmul_i8[WTYPE_Q6] = CHOOSE(6);
+    k->matmul_i8[WTYPE_Q8] = CHOOSE(8);
 }
