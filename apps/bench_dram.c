@@ -8,21 +8,36 @@
 #include "bench_stats.h"
 #include "report.h"
 
-enum { STREAMS = 8, VECTOR = 64, CACHES = 3, LEAST_BYTES = 256 << 20, LEAST_PASS = 64 << 20 };
+enum {
+    STREAMS = 8,
+    VECTOR = 64,
+    AHEAD = 8, /* vectors */
+    CACHES = 3,
+    LEAST_BYTES = 256 << 20,
+    LEAST_PASS = 64 << 20
+};
 
 typedef uint64_t vector __attribute__((vector_size(VECTOR)));
 /* Reads n vectors, and may write them. */
 typedef uint64_t pass_over_fn(vector *data, size_t n);
 
-/* The sum of n vectors, read as STREAMS streams: something the compiler cannot leave out. */
-static inline __attribute__((always_inline)) uint64_t sum_streams(const vector *data, size_t n)
+/*
+ * The sum of n vectors, read as STREAMS streams: something the compiler cannot leave out. Some
+ * processors read more when they are asked ahead, others less.
+ */
+static inline __attribute__((always_inline)) uint64_t sum_streams(const vector *data, size_t n,
+                                                                  bool asks_ahead)
 {
     vector sums[STREAMS] = {{0}};
     size_t length = n / STREAMS;
     /* Unrolled at any level of optimisation, or the sums would be stored and loaded each time. */
     for (size_t i = 0; i < length; i++)
 #pragma GCC unroll 8
-        for (size_t s = 0; s < STREAMS; s++) sums[s] += data[s * length + i];
+        for (size_t s = 0; s < STREAMS; s++) {
+            const vector *at = data + s * length + i;
+            if (asks_ahead) __builtin_prefetch(at + AHEAD);
+            sums[s] += *at;
+        }
     uint64_t total = 0;
     for (size_t s = 0; s < STREAMS; s++)
         for (size_t i = 0; i < VECTOR / sizeof(uint64_t); i++) total += sums[s][i];
@@ -36,47 +51,38 @@ static inline __attribute__((always_inline)) uint64_t copy_half(vector *data, si
     return 0;
 }
 
-static uint64_t sum_base(vector *data, size_t n)
-{
-    return sum_streams(data, n);
-}
+enum pass { READ, READ_AHEAD, COPY, N_PASSES };
 
-static uint64_t copy_base(vector *data, size_t n)
-{
-    return copy_half(data, n);
-}
+#define PASSES_OF(set, target)                                                                     \
+    target static uint64_t read_##set(vector *data, size_t n)                                      \
+    {                                                                                              \
+        return sum_streams(data, n, false);                                                        \
+    }                                                                                              \
+    target static uint64_t read_ahead_##set(vector *data, size_t n)                                \
+    {                                                                                              \
+        return sum_streams(data, n, true);                                                         \
+    }                                                                                              \
+    target static uint64_t copy_##set(vector *data, size_t n)                                      \
+    {                                                                                              \
+        return copy_half(data, n);                                                                 \
+    }                                                                                              \
+    static pass_over_fn *const passes_##set[N_PASSES] = {read_##set, read_ahead_##set, copy_##set};
 
+PASSES_OF(base, )
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static uint64_t sum_avx2(vector *data, size_t n)
-{
-    return sum_streams(data, n);
-}
+PASSES_OF(avx2, __attribute__((target("avx2"))))
+PASSES_OF(avx512, __attribute__((target("avx512f"))))
 
-__attribute__((target("avx2"))) static uint64_t copy_avx2(vector *data, size_t n)
+static pass_over_fn *widest(enum pass pass)
 {
-    return copy_half(data, n);
-}
-
-__attribute__((target("avx512f"))) static uint64_t sum_avx512(vector *data, size_t n)
-{
-    return sum_streams(data, n);
-}
-
-__attribute__((target("avx512f"))) static uint64_t copy_avx512(vector *data, size_t n)
-{
-    return copy_half(data, n);
-}
-
-static pass_over_fn *widest(bool copies)
-{
-    if (__builtin_cpu_supports("avx512f")) return copies ? copy_avx512 : sum_avx512;
-    if (__builtin_cpu_supports("avx2")) return copies ? copy_avx2 : sum_avx2;
-    return copies ? copy_base : sum_base;
+    if (__builtin_cpu_supports("avx512f")) return passes_avx512[pass];
+    if (__builtin_cpu_supports("avx2")) return passes_avx2[pass];
+    return passes_base[pass];
 }
 #else
-static pass_over_fn *widest(bool copies)
+static pass_over_fn *widest(enum pass pass)
 {
-    return copies ? copy_base : sum_base;
+    return passes_base[pass];
 }
 #endif
 
@@ -121,11 +127,11 @@ static void read_share(void *user, uint32_t thread)
         r->total += r->pass(r->data + thread * r->share, r->share);
 }
 
-static enum sluice_status measure(const struct dram_probe *probe, bool copies, double *rate,
+static enum sluice_status measure(const struct dram_probe *probe, enum pass pass, double *rate,
                                   struct sluice_error *err)
 {
     uint32_t n = probe->n_threads;
-    struct reading r = {.pass = widest(copies),
+    struct reading r = {.pass = widest(pass),
                         .data = (vector *)(void *)probe->data,
                         .share = probe->bytes / n / (VECTOR * STREAMS) * STREAMS,
                         .repeats = 1 + LEAST_PASS / probe->bytes};
@@ -140,11 +146,15 @@ static enum sluice_status measure(const struct dram_probe *probe, bool copies, d
 enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
                                 struct sluice_error *err)
 {
-    return measure(probe, false, rate, err);
+    double ahead;
+    TRY(measure(probe, READ, rate, err));
+    TRY(measure(probe, READ_AHEAD, &ahead, err));
+    if (ahead > *rate) *rate = ahead;
+    return SLUICE_OK;
 }
 
 enum sluice_status dram_measure_copy(const struct dram_probe *probe, double *rate,
                                      struct sluice_error *err)
 {
-    return measure(probe, true, rate, err);
+    return measure(probe, COPY, rate, err);
 }

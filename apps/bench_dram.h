@@ -20,7 +20,7 @@ SLUICE_NODISCARD enum sluice_status dram_open(struct dram_probe *probe, uint32_t
 void dram_close(struct dram_probe *probe);
 /*
  * Bytes a second, the best of several passes in which every thread reads its part as several
- * streams. Takes about 0.2 s. Errors: SYSTEM (no threads).
+ * streams, asking ahead or not. Takes about 0.4 s. Errors: SYSTEM (no threads).
  */
 SLUICE_NODISCARD enum sluice_status dram_measure(const struct dram_probe *probe, double *rate,
                                                  struct sluice_error *err);
