@@ -64,9 +64,12 @@ struct policy_ops {
     uint32_t (*victim)(const struct policy *p, policy_evictable_fn *evictable, const void *user);
 };
 
+struct policy_log;
+
 /* What every policy begins with; read-only for callers. */
 struct policy {
     const struct policy_ops *ops;
+    struct policy_log *log; /* NULL: it is told everything at once */
     struct arena arena;
     struct policy_shape shape;
     uint32_t capacity; /* entries that should be present at most */
@@ -89,6 +92,13 @@ enum sluice_status policy_open_with(struct policy **p, const struct policy_ops *
                                     const struct policy_shape *shape, uint32_t capacity,
                                     struct sluice_error *err);
 void policy_close(struct policy **p);
+/*
+ * From now on, while there is room for all keys, steps are only written down (see
+ * store/policy_log.h). Before any key is present. Hits and insertions, but those of guesses, are
+ * then of keys that the last step announced. What `auto` knows lags behind until a victim is
+ * asked for. Errors: NOMEM.
+ */
+enum sluice_status policy_put_off(struct policy *p, struct sluice_error *err);
 /* Memory in use, for the plan. */
 size_t policy_bytes(const struct policy *p);
 
@@ -110,7 +120,7 @@ void policy_insert(struct policy *p, uint32_t key, enum policy_use use);
  * The present key that should leave first among those that evictable (NULL: all) accepts, or
  * NO_KEY. It stays until policy_remove.
  */
-uint32_t policy_victim(const struct policy *p, policy_evictable_fn *evictable, const void *user);
+uint32_t policy_victim(struct policy *p, policy_evictable_fn *evictable, const void *user);
 void policy_remove(struct policy *p, uint32_t key);
 /* After shrinking, the caller removes victims until n <= capacity, as pins allow. */
 void policy_set_capacity(struct policy *p, uint32_t capacity);

@@ -4,6 +4,7 @@
 
 #include "store/policy.h"
 #include "store/policy_auto.h"
+#include "store/policy_log.h"
 
 static const struct {
     const char *name, *text;
@@ -94,42 +95,86 @@ size_t policy_bytes(const struct policy *p)
     return p->ops->bytes + p->arena.bytes + policy_auto_bytes(p);
 }
 
+enum sluice_status policy_put_off(struct policy *p, struct sluice_error *err)
+{
+    assert(p->n == 0);
+    p->log = policy_log_new(p);
+    return p->log ? SLUICE_OK : err_nomem(err, "replacement policy", p->shape.n_keys);
+}
+
+static bool is_put_off(const struct policy *p)
+{
+    return p->log && p->capacity >= p->shape.n_keys;
+}
+
+static void tell(struct policy *p)
+{
+    if (p->log) policy_log_tell(p);
+}
+
 void policy_step(struct policy *p, uint32_t layer, const uint32_t *keys, uint32_t n,
                  enum policy_use use)
 {
     assert(layer < p->shape.n_layers);
-    if (p->ops->step) p->ops->step(p, layer, keys, n, use);
+    if (is_put_off(p))
+        policy_log_step(p->log, layer, keys, n, use);
+    else if (p->ops->step)
+        p->ops->step(p, layer, keys, n, use);
+}
+
+/* Whether what a step does with a key need not be told now. */
+static bool is_written(const struct policy *p, enum policy_use use)
+{
+    return is_put_off(p) && (use == USE_GUESS || p->log->in_step);
 }
 
 void policy_hit(struct policy *p, uint32_t key, enum policy_use use)
 {
     assert(p->present[key]);
+    if (is_written(p, use)) return;
+    tell(p);
     p->ops->hit(p, key, use);
+}
+
+static void mark_present(struct policy *p, uint32_t key)
+{
+    p->present[key] = true;
+    p->n++;
 }
 
 void policy_insert(struct policy *p, uint32_t key, enum policy_use use)
 {
     assert(!p->present[key]);
-    p->present[key] = true;
-    p->n++;
+    if (is_written(p, use)) {
+        if (use == USE_GUESS) policy_log_step(p->log, p->shape.layer_of[key], &key, 1, use);
+        mark_present(p, key);
+        return;
+    }
+    tell(p);
+    mark_present(p, key);
     p->ops->insert(p, key, use);
+    if (p->log) p->log->told[key] = true;
 }
 
-uint32_t policy_victim(const struct policy *p, policy_evictable_fn *evictable, const void *user)
+uint32_t policy_victim(struct policy *p, policy_evictable_fn *evictable, const void *user)
 {
+    tell(p);
     return p->ops->victim(p, evictable, user);
 }
 
 void policy_remove(struct policy *p, uint32_t key)
 {
     assert(p->present[key]);
+    tell(p);
     p->ops->remove(p, key);
+    if (p->log) p->log->told[key] = false;
     p->present[key] = false;
     p->n--;
 }
 
 void policy_set_capacity(struct policy *p, uint32_t capacity)
 {
+    tell(p);
     p->capacity = capacity;
     if (p->ops->resized) p->ops->resized(p);
 }

@@ -164,7 +164,8 @@ static enum sluice_status open_policy(struct expert_store *s, uint32_t c, enum p
                                  .n_layers = s->n_banks,
                                  .layer_of = k->layer_of,
                                  .entry_bytes = k->slot_bytes};
-    return policy_open(&k->policy, kind, &shape, k->n, err);
+    TRY(policy_open(&k->policy, kind, &shape, k->n, err));
+    return policy_put_off(k->policy, err);
 }
 
 static enum sluice_status open_policies(struct expert_store *s, enum policy_kind kind,

@@ -80,6 +80,8 @@ static bool opens(enum policy_kind kind)
     struct policy *p;
     const struct policy_shape s = shape();
     enum sluice_status status = policy_open(&p, kind, &s, 4, &err);
+    if (status == SLUICE_OK) status = policy_put_off(p, &err);
+    if (status != SLUICE_OK) policy_close(&p);
     CHECK(status == SLUICE_OK || (status == SLUICE_E_NOMEM && !p));
     policy_close(&p);
     return status == SLUICE_OK;
@@ -359,6 +361,135 @@ static void test_auto_asks_its_leader(void)
     policy_close(&all);
 }
 
+/* A policy that is told at once, and one that puts off what it is told while it has all keys. */
+struct both {
+    struct policy *now, *later;
+};
+
+static struct both open_both(enum policy_kind kind)
+{
+    struct both b = {open_policy(kind, KEYS), open_policy(kind, KEYS)};
+    CHECK_OK(policy_put_off(b.later, &err));
+    return b;
+}
+
+static void close_both(struct both *b)
+{
+    policy_close(&b->now);
+    policy_close(&b->later);
+}
+
+static void remove_victim(struct both *b, const bool *pinned)
+{
+    uint32_t victim = policy_victim(b->now, not_pinned, pinned);
+    uint32_t same = policy_victim(b->later, not_pinned, pinned);
+    REQUIRE(victim == same && victim != NO_KEY);
+    policy_remove(b->now, victim);
+    policy_remove(b->later, victim);
+}
+
+/* As the store does: hits of a step first, then what it misses. */
+static void step_both(struct both *b, const uint32_t *keys, uint32_t n, enum policy_use use)
+{
+    bool pinned[KEYS] = {0}, had[KEYS];
+    for (uint32_t i = 0; i < n; i++) {
+        had[i] = policy_has(b->now, keys[i]);
+        pinned[keys[i]] = true;
+    }
+    struct policy *p[] = {b->now, b->later};
+    for (unsigned j = 0; j < 2; j++) {
+        policy_step(p[j], layer_of[keys[0]], keys, n, use);
+        for (uint32_t i = 0; i < n; i++)
+            if (had[i]) policy_hit(p[j], keys[i], use);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (had[i]) continue;
+        if (b->now->n >= b->now->capacity) remove_victim(b, pinned);
+        for (unsigned j = 0; j < 2; j++) policy_insert(p[j], keys[i], use);
+    }
+}
+
+/* Some experts of a layer, ascending; now and then a guess brings one in. */
+static void random_steps(struct both *b, struct rng *rng, int n)
+{
+    for (int i = 0; i < n && !check_failures; i++) {
+        uint32_t keys[EXPERTS], n_keys = 0, layer = rng_below(rng, LAYERS);
+        uint32_t guess = rng_below(rng, KEYS);
+        for (uint32_t e = 0; e < EXPERTS; e++)
+            if (rng_below(rng, 3) == 0) keys[n_keys++] = layer * EXPERTS + e;
+        if (n_keys) step_both(b, keys, n_keys, rng_below(rng, 6) ? USE_DECODE : USE_PREFILL);
+        if (rng_below(rng, 8) || policy_has(b->now, guess) || b->now->n >= b->now->capacity)
+            continue;
+        policy_insert(b->now, guess, USE_GUESS);
+        policy_insert(b->later, guess, USE_GUESS);
+    }
+}
+
+static void resize_both(struct both *b, uint32_t capacity)
+{
+    const bool none[KEYS] = {0};
+    while (b->now->n > capacity && !check_failures) remove_victim(b, none);
+    policy_set_capacity(b->now, capacity);
+    policy_set_capacity(b->later, capacity);
+}
+
+/* Put off, told when the room shrinks, told at once, and put off again. */
+static void test_put_off_changes_no_victim(void)
+{
+    for (unsigned kind = 0; kind < POLICY_COUNT; kind++) {
+        struct rng rng = {kind + 1};
+        struct both b = open_both((enum policy_kind)kind);
+        for (int round = 0; round < 60; round++) {
+            random_steps(&b, &rng, 1 + (int)rng_below(&rng, 90));
+            CHECK(b.now->n == b.later->n, "%u", b.later->n);
+            if (b.now->n) remove_victim(&b, (const bool[KEYS]){0}); /* as a read that failed */
+            random_steps(&b, &rng, (int)rng_below(&rng, 20));
+            resize_both(&b, EXPERTS + rng_below(&rng, KEYS - EXPERTS + 1));
+            random_steps(&b, &rng, (int)rng_below(&rng, 50));
+            resize_both(&b, KEYS);
+        }
+        close_both(&b);
+    }
+}
+
+/* In the middle of a step, too: what it does then is told at once. */
+static void test_put_off_is_told_within_a_step(void)
+{
+    struct policy *p = open_policy(POLICY_LRU, KEYS);
+    CHECK_OK(policy_put_off(p, &err));
+    policy_insert(p, 1, USE_GUESS);
+    policy_step(p, 0, (const uint32_t[]){1, 2, 3}, 3, USE_DECODE);
+    policy_hit(p, 1, USE_DECODE);
+    policy_insert(p, 3, USE_DECODE);
+    policy_remove(p, 1); /* its guess failed */
+    policy_insert(p, 2, USE_DECODE);
+    policy_insert(p, 5, USE_GUESS);
+    policy_insert(p, 1, USE_DECODE);
+    CHECK_ORDER(p, 5, 3, 2, 1);
+    policy_close(&p);
+}
+
+/* Of what was long ago only that it is there. */
+static void test_put_off_forgets(void)
+{
+    struct both b = open_both(POLICY_LRU);
+    static const uint32_t old[] = {7, 8};
+    step_both(&b, old, 2, USE_DECODE);
+    for (uint32_t i = 0; i < 40 * KEYS; i++) {
+        uint32_t key = 10 + (i * 7 + i / 100) % 40;
+        step_both(&b, &key, 1, USE_DECODE);
+    }
+    CHECK(b.later->n == 42, "%u", b.later->n);
+    policy_remove(b.now, 7);
+    policy_remove(b.now, 8);
+    CHECK(policy_victim(b.later, NULL, NULL) == 8);
+    policy_remove(b.later, 8);
+    CHECK(policy_victim(b.later, NULL, NULL) == 7);
+    policy_remove(b.later, 7);
+    resize_both(&b, 0); /* all others in the order of their use */
+    close_both(&b);
+}
+
 #define CASES(C)                                                                                   \
     C(names)                                                                                       \
     C(bad_shapes)                                                                                  \
@@ -370,5 +501,8 @@ static void test_auto_asks_its_leader(void)
     C(lfuda_by_hand)                                                                               \
     C(lfuda_stays_earned_by_use)                                                                   \
     C(models_agree)                                                                                \
-    C(auto_asks_its_leader)
+    C(auto_asks_its_leader)                                                                        \
+    C(put_off_changes_no_victim)                                                                   \
+    C(put_off_is_told_within_a_step)                                                               \
+    C(put_off_forgets)
 CHECK_MAIN(CASES)
