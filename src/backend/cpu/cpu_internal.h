@@ -276,6 +276,12 @@ static inline bool cpu_is_in_pieces(const struct cpu_backend *be, const struct n
 {
     return be->in_pieces[node - be->graph->nodes.items];
 }
+/* Whether threads take whole experts of one token, as many each, rather than rows of them all. */
+static inline bool cpu_whole_experts(const struct cpu_backend *be, const struct node *node)
+{
+    const uint32_t n = be->options.pool.n_threads;
+    return n && be->graph->n_picks % n == 0 && !cpu_is_in_pieces(be, node);
+}
 
 static inline const struct sharing *sharing_of(const struct task *t, const struct node *node)
 {

@@ -306,6 +306,22 @@ static void compute_half(const struct task *t, const struct experts_run *run, ha
     }
 }
 
+/*
+ * This thread's experts of the round, each from its input to its result: where threads get equally
+ * many, rows that follow each other are read by one of them, and nobody waits between the halves.
+ */
+static void compute_whole(const struct task *t, const struct experts_run *run, uint32_t hidden)
+{
+    const struct experts_round *round = &t->be->round;
+    uint32_t begin, end;
+    pool_share(round->n, 1, t->thread, t->n_threads, &begin, &end);
+    for (uint32_t i = begin; i < end; i++) {
+        gate_and_up(t, run, round->experts[i], 0, run->mid.width);
+        down(t, run, round->experts[i], 0, hidden);
+        keep_reading(t);
+    }
+}
+
 /* How the two halves are divided: in pieces where experts are large. */
 static void divide(const struct task *t, struct experts_run *run, const struct node *node)
 {
@@ -354,9 +370,13 @@ void cpu_experts(const struct task *t, const struct node *node)
         if (t->thread == 0) next_round(be);
         pool_barrier_asleep(be->pool);
         if (be->status != SLUICE_OK) return;
-        compute_half(t, &run, gate_and_up, run.mid.width, &run.gate_up);
-        pool_barrier(be->pool);
-        compute_half(t, &run, down, WIDTH(t, op->y), &run.down);
+        if (be->one && cpu_whole_experts(be, node) && be->round.n % t->n_threads == 0) {
+            compute_whole(t, &run, WIDTH(t, op->y));
+        } else {
+            compute_half(t, &run, gate_and_up, run.mid.width, &run.gate_up);
+            pool_barrier(be->pool);
+            compute_half(t, &run, down, WIDTH(t, op->y), &run.down);
+        }
         if (t->thread == 0) be->round.n_held = be->round.n;
         if (be->round.n_left == 0) return;
         pool_barrier(be->pool);

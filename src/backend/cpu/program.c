@@ -216,7 +216,7 @@ static void add_experts_last(const struct cpu_backend *be, const struct node *no
 {
     const struct op_experts *op = &node->u.experts;
     const bool one = phase->one;
-    const bool shares = one && !cpu_is_in_pieces(be, node);
+    const bool shares = one && !cpu_is_in_pieces(be, node) && !cpu_whole_experts(be, node);
     const split by = shares ? columns(BUFFER_DECL(be, op->y)->width, ROW_GRAIN) : SPLIT_ALL;
     uint32_t r;
     if (slot_of(be, one, BUFFER_DECL(be, op->y), &r)) (void)visit_add(phase, r, true, by);
