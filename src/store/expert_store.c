@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "store/store_parts.h"
 
-enum { RESULTS = 64 };
+enum { RESULTS = 64, CACHE_LINE = 64 };
 
 /* Loading */
 
@@ -178,6 +178,26 @@ static enum sluice_status ask_all(struct expert_store *s, struct sluice_error *e
 {
     for (uint32_t i = 0; i < s->step.n; i++) TRY(ask(s, s->step.experts[i], err));
     return start_loads(s, err);
+}
+
+static void fetch_slot(const struct slot *slot)
+{
+    const char *at = (const char *)slot;
+    for (size_t i = 0; i < sizeof *slot; i += CACHE_LINE) __builtin_prefetch(at + i, 1);
+}
+
+void store_foresee(const struct expert_store *s, const struct expert_bank *bank,
+                   const int32_t *experts, uint32_t n)
+{
+    const struct bank_entry *b = &s->banks[bank->index];
+    for (uint32_t i = 0; i < n; i++) {
+        __builtin_prefetch(&s->slot_of[b->first_key + (uint32_t)experts[i]]);
+        __builtin_prefetch(&s->uses[b->first_key + (uint32_t)experts[i]], 1);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t index = s->slot_of[b->first_key + (uint32_t)experts[i]];
+        if (index != (uint32_t)NONE) fetch_slot(&s->slots[index]);
+    }
 }
 
 static void count_uses(struct expert_store *s)

@@ -60,6 +60,12 @@ enum sluice_status store_open(struct expert_store **store, const struct file_map
 void store_close(struct expert_store **store);
 
 /*
+ * The step to come asks for these experts, in any order: what the store knows of them, which no
+ * cache has kept since the last token, is fetched meanwhile. A hint.
+ */
+void store_foresee(const struct expert_store *store, const struct expert_bank *bank,
+                   const int32_t *experts, uint32_t n);
+/*
  * Begins a step: the distinct experts it needs, ascending. Reads of missing experts start now. use
  * tells the policy what the step is part of.
  * Errors: IO, NOMEM; the step is then over.

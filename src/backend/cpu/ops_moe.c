@@ -102,6 +102,15 @@ static void request_experts(struct cpu_backend *be, const struct node *node)
     if (be->status == SLUICE_OK && be->prefetch == PREFETCH_LAST) cpu_guess_last(be, bank);
 }
 
+/* Few picks of one token; a prompt needs nearly all experts. */
+static void foresee_picks(const struct task *t, const struct node *node, const int32_t *ids,
+                          uint32_t n)
+{
+    const struct expert_bank *bank = t->be->next_bank[node - t->be->graph->nodes.items];
+    if (t->be->one && bank && t->be->options.store)
+        store_foresee(t->be->options.store, bank, ids, n);
+}
+
 /* Counting sort: count, prefix sum, place. Picks of an expert stay in token order. */
 void cpu_group_picks(const struct task *t, const struct node *node)
 {
@@ -113,6 +122,7 @@ void cpu_group_picks(const struct task *t, const struct node *node)
     int32_t *places = BUF_I32(t, op->places);
     uint32_t k = WIDTH(t, op->ids), n = N_ROWS(t, op->ids) * k;
     const struct cpu_routing *routing = &t->be->options.routing;
+    foresee_picks(t, node, ids, n);
     if (routing->routed)
         routing->routed(routing->user, expert_layer(t, node), N_ROWS(t, op->ids), k, ids);
     memset(offsets, 0, (op->n_experts + 1) * sizeof *offsets);
