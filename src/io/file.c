@@ -111,6 +111,13 @@ void file_map_release(struct file_map *map)
     *map = (struct file_map){0};
 }
 
+/* Whole pages, which a mapped file has around every byte. */
+void file_want(const uint8_t *data, uint64_t bytes)
+{
+    uintptr_t at = (uintptr_t)data, before = at % (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (bytes) (void)madvise((void *)(at - before), bytes + before, MADV_WILLNEED);
+}
+
 /* Reads until the buffer is full or the file ends. */
 static enum sluice_status read_fully(int fd, const char *path, char *data, size_t bytes,
                                      struct sluice_error *err)

@@ -41,6 +41,14 @@ enum sluice_status file_map_check(const struct file_map *map, struct sluice_erro
 void file_map_release(struct file_map *map);
 
 /*
+ * These bytes of a mapped file are read next, and what lies around them is not: they may come into
+ * the page cache now, all at once. Whoever touches a mapped file without having said so waits for
+ * as much as the device reads ahead, which may be MiBs. Advice that the system does not take is no
+ * error.
+ */
+void file_want(const uint8_t *data, uint64_t bytes);
+
+/*
  * Reads a whole regular file of at most max_bytes, NUL-terminated behind *len. The caller frees.
  * Errors: NOT_FOUND, FORMAT (larger than max_bytes), IO, NOMEM; then *data is NULL.
  */

@@ -132,6 +132,7 @@ static enum sluice_status find_small(struct binder *b, const char *name, uint64_
                        checkpoint_file_name(b->cp, t), name, (unsigned long long)have,
                        (unsigned long long)n);
     float probe;
+    checkpoint_want(t);
     if (!read_float(t, 0, &probe))
         return err_set(b->err, SLUICE_E_UNSUPPORTED,
                        "%s: tensor '%s' has type %s; F32, F16 and BF16 are supported",
@@ -308,6 +309,24 @@ static enum sluice_status account(struct binder *b, const struct log *log)
     return SLUICE_OK;
 }
 
+/*
+ * Vectors and convolutions lie here and there between matrices, which are not read now. All of them
+ * are asked for before the first one is waited for.
+ */
+static void want_vectors(const struct binder *b)
+{
+    const struct graph *g = &b->model->graph;
+    char name[512];
+    for (size_t i = 0; i < g->weights.n; i++) {
+        const struct weight_decl *decl = &g->weights.items[i];
+        enum weight_kind kind = weight_role_kind(decl->role);
+        if (kind != WEIGHT_KIND_VECTOR && kind != WEIGHT_KIND_CONV) continue;
+        source_name(b, decl, name, sizeof name);
+        const struct tensor *t = checkpoint_find(b->cp, name);
+        if (t) checkpoint_want(t);
+    }
+}
+
 enum sluice_status bind_weights(struct binder *b)
 {
     const struct graph *g = &b->model->graph;
@@ -317,6 +336,7 @@ enum sluice_status bind_weights(struct binder *b)
         TRY(find_layout(b));
         b->centred = stored_centred(b);
     }
+    want_vectors(b);
     for (size_t i = 0; i < g->weights.n; i++)
         TRY(bind_one(b, &g->weights.items[i], &b->model->weights[i]));
     return account(b, b->log);

@@ -53,6 +53,9 @@ void checkpoint_release(struct checkpoint *cp);
 /* The tensor of that name, or NULL. */
 const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *name);
 
+/* All of the tensor is read next, and nothing around it: see file_want. */
+void checkpoint_want(const struct tensor *tensor);
+
 /* The tensor that the mapped byte at data belongs to, or NULL. */
 const struct tensor *checkpoint_tensor_at(const struct checkpoint *cp, const uint8_t *data);
 

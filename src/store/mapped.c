@@ -1,7 +1,6 @@
 #include "store/mapped.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "store/expert_extents.h"
 
@@ -12,19 +11,11 @@ void mapped_read_here_and_there(const struct file_map *files, size_t n_files)
             (void)madvise((void *)(uintptr_t)files[f].data, files[f].bytes, MADV_RANDOM);
 }
 
-/* Whole pages, which a mapped file has around every part. */
-static void want(const struct part_ref *part, uintptr_t page)
-{
-    uintptr_t at = (uintptr_t)part->data, before = at % page;
-    if (part->bytes) (void)madvise((void *)(at - before), part->bytes + before, MADV_WILLNEED);
-}
-
 void mapped_will_need(const struct expert_bank *bank, const uint32_t *experts, uint32_t n)
 {
     struct part_ref parts[EXPERT_PARTS];
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     for (uint32_t i = 0; i < n; i++) {
         extents_parts(&bank->experts[experts[i]], parts);
-        for (uint32_t p = 0; p < EXPERT_PARTS; p++) want(&parts[p], page);
+        for (uint32_t p = 0; p < EXPERT_PARTS; p++) file_want(parts[p].data, parts[p].bytes);
     }
 }

@@ -1,6 +1,10 @@
 /* Files read and mapped whole, and what is refused: absent, folders, pipes, devices, too large. */
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "check.h"
 #include "io/file.h"
 #include "tempdir.h"
@@ -153,6 +157,43 @@ static void test_check_mapped(void)
     tempdir_remove(&dir);
 }
 
+static size_t pages_there(const struct file_map *map, size_t page, size_t first, size_t n)
+{
+    unsigned char there[256];
+    size_t count = 0;
+    if (n > sizeof there) return 0;
+    if (mincore((void *)(uintptr_t)(map->data + first * page), n * page, there) != 0) return 0;
+    for (size_t i = 0; i < n; i++) count += there[i] & 1;
+    return count;
+}
+
+/* Pages 40 to 79 of a file that no cache holds are there soon, without a touch. */
+static void test_wanted_bytes_come(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = 200 * page;
+    struct tempdir dir;
+    struct file_map map;
+    REQUIRE(tempdir_make(&dir));
+    char *data = malloc(bytes);
+    REQUIRE(data);
+    for (size_t i = 0; i < bytes; i++) data[i] = (char)(i / 7);
+    CHECK(tempdir_write(&dir, "file", data, bytes));
+    int fd = open(tempdir_path(&dir, "file"), O_RDONLY);
+    CHECK(fd >= 0 && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+    close(fd);
+    CHECK_OK(file_map_open(&map, tempdir_path(&dir, "file"), &err));
+    file_want(map.data, 0);
+    file_want(map.data + 40 * page + 1, 40 * page - 1);
+    uint64_t end = clock_ns() + 20u * 1000000000u;
+    while (clock_ns() < end && pages_there(&map, page, 40, 40) < 40)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    CHECK(pages_there(&map, page, 40, 40) == 40);
+    CHECK(memcmp(map.data, data, bytes) == 0);
+    file_map_release(&map);
+    free(data);
+    tempdir_remove(&dir);
+}
+
 #define CASES(C)                                                                                   \
     C(map_sees_the_bytes)                                                                          \
     C(empty_file)                                                                                  \
@@ -161,5 +202,6 @@ static void test_check_mapped(void)
     C(unreadable)                                                                                  \
     C(short_file)                                                                                  \
     C(exists)                                                                                      \
-    C(check_mapped)
+    C(check_mapped)                                                                                \
+    C(wanted_bytes_come)
 CHECK_MAIN(CASES)
