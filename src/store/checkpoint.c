@@ -152,9 +152,24 @@ static enum sluice_status map_files(struct checkpoint *cp, const struct shards *
     return SLUICE_OK;
 }
 
+/* Weights, which follow headers, are not read now. What is in a header is not checked yet. */
+static void want_headers(const struct checkpoint *cp)
+{
+    enum { LENGTH = sizeof(uint64_t), MOST = 16 << 20 };
+    for (size_t i = 0; i < cp->n_files; i++)
+        if (cp->files[i].bytes >= LENGTH) file_want(cp->files[i].data, LENGTH);
+    for (size_t i = 0; i < cp->n_files; i++) {
+        const struct file_map *file = &cp->files[i];
+        if (file->bytes < LENGTH) continue;
+        uint64_t rest = file->bytes - LENGTH, header = load_u64le(file->data);
+        if (header <= rest && header <= MOST) file_want(file->data, LENGTH + header);
+    }
+}
+
 static enum sluice_status parse_headers(struct checkpoint *cp, struct tensor_list *lists,
                                         struct sluice_error *err)
 {
+    want_headers(cp);
     for (size_t i = 0; i < cp->n_files; i++) {
         const struct file_map *file = &cp->files[i];
         struct safetensors_header header;
