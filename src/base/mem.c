@@ -55,6 +55,19 @@ void mem_large_pages(void *p, size_t bytes)
     if (p) (void)madvise(p, bytes, MADV_HUGEPAGE);
 }
 
+size_t mem_held(const void *p, size_t bytes)
+{
+    enum { STEP = 16384 }; /* pages asked for at once */
+    unsigned char there[STEP];
+    size_t held = 0;
+    for (size_t at = 0; at < bytes; at += (size_t)STEP * PAGE) {
+        size_t n = min_size(bytes - at, (size_t)STEP * PAGE);
+        if (mincore((char *)(uintptr_t)p + at, n, there) != 0) continue;
+        for (size_t i = 0; i < (n + PAGE - 1) / PAGE; i++) held += there[i] & 1 ? PAGE : 0;
+    }
+    return held;
+}
+
 void mem_unreserve(void *p, size_t bytes)
 {
     if (p) munmap(p, bytes);

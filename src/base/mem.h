@@ -32,6 +32,8 @@ void mem_spread(void *p, size_t bytes, uint64_t nodes);
  * taken in their size. Nothing changes where the system refuses.
  */
 void mem_large_pages(void *p, size_t bytes);
+/* Bytes of the pages of a reserved range that have taken memory. */
+size_t mem_held(const void *p, size_t bytes);
 void mem_unreserve(void *p, size_t bytes);
 
 #endif

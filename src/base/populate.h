@@ -7,6 +7,7 @@
 #ifndef SLUICE_BASE_POPULATE_H
 #define SLUICE_BASE_POPULATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,14 @@ struct populate;
  * cannot (it is older than Linux 5.14, or refuses threads), and pages come as they are touched.
  */
 struct populate *populate_start(const struct mem_range *ranges, uint32_t n, uint32_t n_threads);
+/*
+ * The caller touches this part of a range next, and then what follows it: threads leave that to it
+ * and go on further behind, since two that take the same page at once clear two. What was left out
+ * comes in the end. Cheap; any thread.
+ */
+void populate_avoid(struct populate *populate, const void *at, size_t bytes);
+/* Whether it still takes memory; NULL does not. */
+bool populate_runs(const struct populate *populate);
 /* Ends it, finished or not, after the pieces of 2 MiB under way; ranges may be given back then. */
 void populate_stop(struct populate **populate);
 

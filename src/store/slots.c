@@ -79,6 +79,7 @@ static enum sluice_status submit_windows(struct expert_store *s, uint32_t index,
                                          struct sluice_error *err)
 {
     struct slot *slot = &s->slots[index];
+    populate_avoid(s->populate, slot->data, class_of_bank(s, what->bank)->slot_bytes);
     for (uint32_t i = 0; i < windows->n; i++) {
         const struct window *w = &windows->window[i];
         struct read_op op = {.file = w->file,

@@ -33,7 +33,8 @@ static size_t pages_there(const struct mem_range *r)
 static bool system_can(void)
 {
     struct mem_range r = reserve(PAGE);
-    bool can = madvise(r.base, PAGE, 23) == 0 && pages_there(&r) == 1;
+    bool can =
+        mem_held(r.base, PAGE) == 0 && madvise(r.base, PAGE, 23) == 0 && pages_there(&r) == 1;
     mem_unreserve(r.base, r.bytes);
     return can;
 }
@@ -43,7 +44,7 @@ static bool comes(const struct mem_range *r)
     uint64_t end = clock_ns() + 20u * 1000000000u;
     while (clock_ns() < end && pages_there(r) < r->bytes / PAGE)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    return pages_there(r) == r->bytes / PAGE;
+    return pages_there(r) == r->bytes / PAGE && mem_held(r->base, r->bytes) == r->bytes;
 }
 
 static void test_all_comes(void)
@@ -55,13 +56,36 @@ static void test_all_comes(void)
     for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
         struct populate *p = populate_start(r, 3, n_threads);
         for (uint32_t i = 0; i < 3; i++) CHECK(!system_can() || comes(&r[i]), "range %u", i);
+        while (populate_runs(p)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         populate_stop(&p);
-        CHECK(p == NULL);
+        CHECK(p == NULL && !populate_runs(p));
         for (size_t i = 0; i < r[0].bytes; i += 3 * PAGE)
             CHECK(bytes[i] == (unsigned char)(1 + i / PAGE % 255) && bytes[i + PAGE] == 0);
         CHECK(madvise(r[1].base, r[1].bytes, MADV_DONTNEED) == 0);
     }
     for (uint32_t i = 0; i < 3; i++) mem_unreserve(r[i].base, r[i].bytes);
+}
+
+/* What is left to others comes in the end, whatever they touch and whenever they say so. */
+static void test_all_comes_around_others(void)
+{
+    struct mem_range r[2] = {reserve(41 << 20), reserve(20 << 20)};
+    for (uint32_t k = 0; k < 8; k++) {
+        struct populate *p = populate_start(r, 1 + k % 2, 1 + k % 3);
+        for (size_t i = 0; i < 12; i++) {
+            const struct mem_range *at = &r[(i + k) % 2];
+            size_t offset = k < 4 ? i << 20 : (i * 7 << 20) % at->bytes;
+            populate_avoid(p, (char *)at->base + offset, 3 << 20);
+            populate_avoid(p, (char *)at->base + at->bytes, 1);
+            populate_avoid(p, &r, sizeof r);
+        }
+        for (uint32_t i = 0; i < 1 + k % 2; i++)
+            CHECK(!system_can() || comes(&r[i]), "%u: range %u", k, i);
+        populate_stop(&p);
+        for (uint32_t i = 0; i < 2; i++) CHECK(madvise(r[i].base, r[i].bytes, MADV_DONTNEED) == 0);
+    }
+    populate_avoid(NULL, r[0].base, 1);
+    for (uint32_t i = 0; i < 2; i++) mem_unreserve(r[i].base, r[i].bytes);
 }
 
 /* Ranges may go as soon as it has stopped, and what lies behind their ends is left alone. */
@@ -93,6 +117,7 @@ static void test_nothing_to_do(void)
 
 #define CASES(C)                                                                                   \
     C(all_comes)                                                                                   \
+    C(all_comes_around_others)                                                                     \
     C(stops)                                                                                       \
     C(nothing_to_do)
 
