@@ -138,28 +138,24 @@ static enum sluice_status open_backend(struct sluice_engine *e, struct sluice_er
     return batch == e->options.max_batch_tokens ? SLUICE_OK : open_backend_of(e, batch, err);
 }
 
-/* A model without one is evaluated all the same; running out of memory is another matter. */
-static enum sluice_status open_tokenizer(struct sluice_engine *e, struct sluice_error *err)
-{
-    enum sluice_status status = tokenizer_open(e->path, &e->tokenizer, &e->tokenizer_error);
-    if (status == SLUICE_OK) return SLUICE_OK;
-    if (status == SLUICE_E_NOMEM) return err_set(err, status, "%s", e->tokenizer_error.message);
-    log_write(&e->log, SLUICE_LOG_INFO, "no tokenizer: %s", e->tokenizer_error.message);
-    return SLUICE_OK;
-}
-
+/*
+ * What takes long goes side by side: the tokenizer from the beginning, dense weights as soon as
+ * their places are known.
+ */
 static enum sluice_status open_parts(struct sluice_engine *e, struct sluice_error *err)
 {
     struct model_options options = {.keep_hidden = e->options.keep_hidden,
                                     .n_picks = e->options.top_k_experts,
                                     .guess = prefetch_can(e, PREFETCH_ROUTER),
                                     .log = &e->log};
+    tokenizer_begin(e);
     TRY(checkpoint_open(&e->checkpoint, e->path, err));
     TRY(model_init(&e->model, &e->checkpoint, &options, err));
+    TRY(memory_begin(e, err));
     TRY(prefetch_open(e, err));
     TRY(verify_open(e, err));
     TRY(heat_open(e, err));
-    TRY(open_tokenizer(e, err));
+    TRY(tokenizer_end(e, err));
     TRY(open_backend(e, err));
     return memory_open(e, err);
 }
@@ -199,6 +195,8 @@ void sluice_engine_close(sluice_engine **engine)
     struct sluice_engine *e = *engine;
     if (!e) return;
     *engine = NULL;
+    tokenizer_join(e);
+    dense_abandon(e);
     cpu_close(&e->backend);
     store_close(&e->store);
     resident_release(&e->resident);

@@ -45,14 +45,17 @@ struct sluice_engine {
     struct memory_plan plan;
     pthread_mutex_t plan_lock; /* guards plan; run_lock is taken before it, never behind */
     struct resident resident;
-    struct expert_store *store; /* NULL: experts are mapped */
-    struct heat heat;           /* as taken in at open */
-    struct pack_check pack;     /* of a packed store, unless checking is off */
+    struct dense_load *dense_load; /* NULL: dense weights are not being read */
+    struct expert_store *store;    /* NULL: experts are mapped */
+    struct heat heat;              /* as taken in at open */
+    struct pack_check pack;        /* of a packed store, unless checking is off */
     bool packed;
     struct prefetch_trial prefetch; /* of SLUICE_PREFETCH_AUTO */
     uint32_t max_outputs;           /* rows of the tail in one run */
     struct sluice_tokenizer *tokenizer;
     struct sluice_error tokenizer_error;
+    pthread_t tokenizer_thread;
+    bool tokenizer_comes;     /* that thread has not been joined */
     pthread_mutex_t run_lock; /* one evaluation at a time; also guards what follows */
     bool running;             /* an evaluation is under way */
     bool told_of_replaced_file;
@@ -77,8 +80,17 @@ enum { LEAST_BATCH = 512, MOST_BATCH = 2048 };
  * tokens.
  */
 uint32_t memory_batch(struct sluice_engine *e);
-/* Plans the budget, then reads dense weights and opens the store. */
+/*
+ * Begins to read dense weights, unless they stay mapped, are not wanted or leave no room in the
+ * budget for what else there must be. What is opened meanwhile counts in the plan.
+ */
+enum sluice_status memory_begin(struct sluice_engine *e, struct sluice_error *err);
+/* Plans the budget, opens the store and waits for dense weights. */
 enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err);
+/* Threads that take so much memory ahead of its use. */
+uint32_t memory_populaters(const struct sluice_engine *e, uint64_t bytes);
+struct reader_options memory_reader_options(const struct sluice_engine *e);
+enum { MEMORY_ALIGN = 4096 }; /* what O_DIRECT asks for at most, as far as is planned */
 uint64_t memory_plan_total(const struct memory_plan *plan);
 /* What the plan is now. */
 struct memory_plan memory_plan_now(struct sluice_engine *e);
@@ -92,6 +104,30 @@ enum sluice_status memory_add_session(struct sluice_engine *e, uint64_t bytes,
 void memory_remove_session(struct sluice_engine *e, uint64_t bytes);
 /* Lets the store have what the plan leaves it. Under run_lock, outside of evaluations. */
 void memory_settle(struct sluice_engine *e);
+
+/* dense_load.c: dense weights are read by a thread of their own. */
+
+/* Bytes that they take. Errors: NOMEM. */
+enum sluice_status dense_bytes(struct sluice_engine *e, uint64_t *bytes, struct sluice_error *err);
+enum sluice_status dense_begin(struct sluice_engine *e, struct sluice_error *err);
+/*
+ * Waits until all have been read, and checks them; calls has_memory, unless NULL, when their memory
+ * is there, which may be long before. The weights of the model then point to what was read.
+ */
+enum sluice_status dense_end(struct sluice_engine *e, void (*has_memory)(struct sluice_engine *e),
+                             struct sluice_error *err);
+/* Gives up what is being read, if anything is. */
+void dense_abandon(struct sluice_engine *e);
+
+/* tokenizer_load.c: the tokenizer is built by a thread of its own, if the system lends one. */
+
+void tokenizer_begin(struct sluice_engine *e);
+void tokenizer_join(struct sluice_engine *e);
+/*
+ * Waits for it. A model without one is evaluated all the same; running out of memory is another
+ * matter. Errors: NOMEM.
+ */
+enum sluice_status tokenizer_end(struct sluice_engine *e, struct sluice_error *err);
 
 /* verify_pack.c: the checksums of a packed store; without one nothing is checked. */
 enum sluice_status verify_open(struct sluice_engine *e, struct sluice_error *err);

@@ -19,7 +19,7 @@
 enum { SLACK_BYTES = 2 << 20 };
 
 enum { MOST_POPULATERS = 4, LEAST_POPULATED = 64 << 20 };
-enum { ALIGN = 4096, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
+enum { ALIGN = MEMORY_ALIGN, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
 {
@@ -42,8 +42,7 @@ uint64_t memory_plan_total(const struct memory_plan *p)
     return fixed_bytes(p) + p->slots;
 }
 
-/* What the process holds already: code, tokenizer, headers of the weight files. */
-static uint64_t resident_now(void)
+static uint64_t process_bytes(void)
 {
     unsigned long long total, resident = 0;
     FILE *f = fopen("/proc/self/statm", "re");
@@ -53,10 +52,21 @@ static uint64_t resident_now(void)
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/*
+ * What the process holds already: code, tokenizer, headers of the weight files. Not dense weights,
+ * which may be on their way and are planned by their sizes.
+ */
+static uint64_t held_now(const struct sluice_engine *e)
+{
+    uint64_t dense = resident_held(&e->resident), all = process_bytes();
+    return all > dense ? all - dense : 0;
+}
+
 /* What the budget is, when so much is held already. */
 static uint64_t budget_of(const struct sluice_engine *e, uint64_t held, uint64_t without_limit)
 {
     uint64_t available = memory_available("");
+    if (available) available += resident_held(&e->resident);
     /* Where the system does not say what it has, everything is tried. */
     if (e->options.ram_bytes) return e->options.ram_bytes;
     return available ? held + available / 20 * 19 : without_limit;
@@ -65,20 +75,6 @@ static uint64_t budget_of(const struct sluice_engine *e, uint64_t held, uint64_t
 static uint64_t overhead(const struct sluice_engine *e, uint64_t held)
 {
     return held + e->options.n_threads * (uint64_t)THREAD_BYTES + IO_BYTES;
-}
-
-/* Distinct dense matrices: a tied head is the embedding, keys and values of MLA may be one. */
-static uint32_t dense_matrices(struct sluice_engine *e, struct wmat **out)
-{
-    const struct graph *g = &e->model.graph;
-    uint32_t n = 0;
-    for (size_t w = 0; w < g->weights.n; w++) {
-        enum weight_kind kind = weight_role_kind(g->weights.items[w].role);
-        if (e->model.weights[w].same) continue;
-        if (kind == WEIGHT_KIND_MATRIX || kind == WEIGHT_KIND_HEADS)
-            out[n++] = &e->model.weights[w].matrix;
-    }
-    return n;
 }
 
 static uint64_t session_bytes(const struct sluice_engine *e)
@@ -108,7 +104,7 @@ enum { BATCH_PART = 16 };
 
 uint32_t memory_batch(struct sluice_engine *e)
 {
-    uint64_t largest, slots = all_slot_bytes(e, &largest), held = resident_now();
+    uint64_t largest, slots = all_slot_bytes(e, &largest), held = held_now(e);
     uint64_t fixed = overhead(e, held) + session_bytes(e) + e->model.dense_bytes;
     uint64_t budget = budget_of(e, held, UINT64_MAX);
     uint64_t left = budget > fixed ? budget - fixed : 0;
@@ -142,12 +138,12 @@ static enum sluice_status too_small(const struct memory_plan *p, struct sluice_e
 }
 
 /* Fills the plan; slots get what is left of the budget, or what n_slots asks for. */
-static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
+static enum sluice_status make_plan(struct sluice_engine *e, uint64_t resident,
                                     struct sluice_error *err)
 {
     const struct sluice_engine_options *o = &e->options;
     struct memory_plan *p = &e->plan;
-    uint64_t largest, all = all_slot_bytes(e, &largest), held = resident_now();
+    uint64_t largest, all = all_slot_bytes(e, &largest), held = held_now(e);
     uint64_t least = store_least_bytes(e->model.banks, e->model.n_banks, ALIGN);
     p->overhead = overhead(e, held);
     p->scratch = cpu_scratch_bytes(e->backend);
@@ -170,7 +166,7 @@ static enum sluice_status make_plan(struct sluice_engine *e, size_t resident,
     return SLUICE_OK;
 }
 
-static struct reader_options reader_options(const struct sluice_engine *e)
+struct reader_options memory_reader_options(const struct sluice_engine *e)
 {
     static const enum reader_kind kinds[] = {[SLUICE_IO_AUTO] = READER_AUTO,
                                              [SLUICE_IO_URING] = READER_URING,
@@ -186,7 +182,7 @@ _Static_assert((int)SLUICE_POLICY_AUTO == (int)POLICY_AUTO,
                "policies are numbered as in policy.def");
 
 /* A few cores clear memory as fast as many, and a little of it is soon there anyway. */
-static uint32_t n_populaters(const struct sluice_engine *e, uint64_t bytes)
+uint32_t memory_populaters(const struct sluice_engine *e, uint64_t bytes)
 {
     bool pays = !e->options.plan_only && bytes >= LEAST_POPULATED;
     return pays ? min_u32(e->options.n_threads, MOST_POPULATERS) : 0;
@@ -199,8 +195,7 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
                               .policy = (enum policy_kind)e->options.policy,
                               .check = e->packed ? verify_expert : NULL,
                               .check_user = e,
-                              .n_populaters = n_populaters(e, e->plan.slots),
-                              .reader = reader_options(e)};
+                              .reader = memory_reader_options(e)};
     TRY(store_open(&e->store, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, e->model.banks,
                    e->model.n_banks, &o, err));
     /* Slots that were asked for stay, until a session needs what they hold. */
@@ -218,46 +213,35 @@ static enum sluice_status fill_store(struct sluice_engine *e, struct sluice_erro
     return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
 }
 
-static enum sluice_status load_dense(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
-                                     struct sluice_error *err)
+enum sluice_status memory_begin(struct sluice_engine *e, struct sluice_error *err)
 {
-    struct wmat *mapped = calloc((size_t)n + 1, sizeof *mapped);
-    if (!mapped) return err_nomem(err, "dense weights", n * sizeof *mapped);
-    for (uint32_t i = 0; i < n; i++) mapped[i] = *matrices[i];
-    struct resident_options o = {.reader = reader_options(e),
-                                 .n_populaters =
-                                     n_populaters(e, resident_bytes(matrices, n, ALIGN)),
-                                 .progress = e->options.load_progress,
-                                 .user = e->options.load_user};
-    const uint8_t *failed;
-    enum sluice_status status =
-        resident_load(&e->resident, e->checkpoint.files, (uint32_t)e->checkpoint.n_files, matrices,
-                      n, &o, &failed, err);
-    const struct tensor *lost = failed ? checkpoint_tensor_at(&e->checkpoint, failed) : NULL;
-    if (lost) err_wrap(err, status, "tensor '%s'", lost->name);
-    if (status == SLUICE_OK) status = verify_dense(e, mapped, matrices, n, err);
-    free(mapped);
-    return status;
+    const struct sluice_engine_options *o = &e->options;
+    if (o->io == SLUICE_IO_MMAP || e->model.n_banks == 0 || o->plan_only) return SLUICE_OK;
+    uint64_t dense, held = held_now(e);
+    TRY(dense_bytes(e, &dense, err));
+    uint64_t least = held + dense + store_least_bytes(e->model.banks, e->model.n_banks, ALIGN);
+    return budget_of(e, held, UINT64_MAX) < least ? SLUICE_OK : dense_begin(e, err);
+}
+
+static void populate_store(struct sluice_engine *e)
+{
+    store_populate(e->store, memory_populaters(e, e->plan.slots));
 }
 
 /*
- * Memory for slots is taken once dense weights are there: a machine gives only so much new memory a
- * second, and they are needed first.
+ * Memory for slots is taken once dense weights have theirs: a machine gives only so much new memory
+ * a second, and they are needed first.
  */
-static enum sluice_status open_streamed(struct sluice_engine *e, struct wmat **matrices, uint32_t n,
-                                        struct sluice_error *err)
+static enum sluice_status open_streamed(struct sluice_engine *e, struct sluice_error *err)
 {
-    TRY(make_plan(e, resident_bytes(matrices, n, ALIGN), err));
-    if (!e->options.plan_only) TRY(load_dense(e, matrices, n, err));
+    uint64_t dense;
+    TRY(dense_bytes(e, &dense, err));
+    TRY(make_plan(e, dense, err));
+    if (e->options.plan_only) return open_store(e, err);
+    if (!e->dense_load) TRY(dense_begin(e, err));
     TRY(open_store(e, err));
-    return e->options.plan_only ? SLUICE_OK : fill_store(e, err);
-}
-
-/* Weights that are another one have copies of its pointers. */
-static void move_shared(struct sluice_engine *e)
-{
-    for (size_t w = 0; w < e->model.graph.weights.n; w++)
-        if (e->model.weights[w].same) e->model.weights[w].matrix = e->model.weights[w].same->matrix;
+    TRY(dense_end(e, populate_store, err));
+    return fill_store(e, err);
 }
 
 enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err)
@@ -270,17 +254,12 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
                            "mapped experts have no slots and no budget: the page cache decides");
         if (o->mmap_advice == SLUICE_MMAP_RANDOM)
             mapped_read_here_and_there(e->checkpoint.files, e->checkpoint.n_files);
-        e->plan.overhead = resident_now();
+        e->plan.overhead = held_now(e);
         e->plan.scratch = cpu_scratch_bytes(e->backend);
         e->plan.session = session_bytes(e);
         return e->options.plan_only ? SLUICE_OK : verify_dense(e, NULL, NULL, 0, err);
     }
-    struct wmat **matrices = calloc(e->model.graph.weights.n + 1, sizeof *matrices);
-    if (!matrices) return err_nomem(err, "memory plan", e->model.graph.weights.n);
-    enum sluice_status status = open_streamed(e, matrices, dense_matrices(e, matrices), err);
-    free(matrices);
-    if (status == SLUICE_OK) move_shared(e);
-    return status;
+    return open_streamed(e, err);
 }
 
 /* Changes while running */

@@ -30,7 +30,6 @@ struct store_options {
     enum policy_kind policy;
     store_check_fn *check; /* NULL: what is read is not looked at */
     const void *check_user;
-    uint32_t n_populaters; /* threads that take memory for slots ahead of use; 0: none */
     struct reader_options reader;
 };
 
@@ -58,6 +57,8 @@ enum sluice_status store_open(struct expert_store **store, const struct file_map
                               uint32_t n_banks, const struct store_options *options,
                               struct sluice_error *err);
 void store_close(struct expert_store **store);
+/* So many threads take memory for slots ahead of use from now on, in the order of their use. */
+void store_populate(struct expert_store *store, uint32_t n_threads);
 
 /*
  * The step to come asks for these experts, in any order: what the store knows of them, which no

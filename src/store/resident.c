@@ -1,5 +1,7 @@
 #include "store/resident.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -43,14 +45,32 @@ size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align)
     return total;
 }
 
-struct loader {
+/* One array to be read: where it lies, and the slab's window for it. */
+struct job {
+    uint32_t file;
+    uint64_t offset, bytes;
+    uint8_t *window; /* for the file from the last multiple of align before offset on */
+};
+
+struct resident_load {
     const struct file_map *files;
     uint32_t n_files;
     struct reader *reader;
-    uint64_t done, total; /* bytes of arrays */
-    const struct resident_options *options;
+    struct populate *populate;
+    struct job *jobs;
+    size_t n_jobs;
+    uint64_t total; /* bytes of arrays */
+    pthread_t thread;
+    bool started;
+    _Atomic bool stop;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    uint64_t done, told; /* of total; what resident_next() has given */
+    bool over;
+    /* The thread's, until it is joined. */
     const uint8_t *failed;
-    struct sluice_error *err;
+    enum sluice_status status;
+    struct sluice_error err;
 };
 
 /* A read's tag: how many bytes it needs, and how many of them lie before the array. */
@@ -69,83 +89,100 @@ static uint64_t tag_before(uint64_t tag)
     return tag >> 32;
 }
 
-static enum sluice_status take_one(struct loader *l)
+static void count(struct resident_load *l, uint64_t bytes)
+{
+    pthread_mutex_lock(&l->lock);
+    l->done += bytes;
+    pthread_cond_signal(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+}
+
+static enum sluice_status take_one(struct resident_load *l)
 {
     struct read_result r;
     if (reader_poll(l->reader, &r, 1, true) == 0) return SLUICE_OK;
-    l->done += tag_need(r.tag) - tag_before(r.tag);
     if (r.error == 0) {
-        if (l->options->progress) l->options->progress(l->options->user, l->done, l->total);
+        count(l, tag_need(r.tag) - tag_before(r.tag));
         return SLUICE_OK;
     }
     l->failed = l->files[r.file].data + r.offset + tag_need(r.tag) - 1;
-    return err_set(l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
+    return err_set(&l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
                    l->files[r.file].path, (unsigned long long)r.offset, reader_error_text(r.error));
 }
 
-static bool find_file(const struct loader *l, const struct array_ref *a, uint32_t *file,
-                      uint64_t *offset)
+static enum sluice_status load_array(struct resident_load *l, const struct job *job)
 {
-    for (uint32_t f = 0; f < l->n_files; f++) {
-        uintptr_t base = (uintptr_t)l->files[f].data, at = (uintptr_t)*a->pointer;
-        if (at < base || at - base > l->files[f].bytes) continue;
-        if (a->bytes > l->files[f].bytes - (at - base)) continue;
-        *file = f;
-        *offset = at - base;
-        return true;
-    }
-    return false;
-}
-
-/* Starts the reads of one array into room at to; the pointer moves at once. */
-static enum sluice_status load_array(struct loader *l, const struct array_ref *a, uint8_t *to)
-{
-    uint32_t file = 0;
-    uint64_t offset = 0;
-    if (!find_file(l, a, &file, &offset))
-        return err_set(l->err, SLUICE_E_INTERNAL, "a dense weight lies in no file");
-    uint32_t align = reader_alignment(l->reader, file);
-    uint64_t begin = offset / align * align, need_end = offset + a->bytes;
-    *a->pointer = to + (offset - begin);
+    uint32_t align = reader_alignment(l->reader, job->file);
+    uint64_t begin = job->offset / align * align, need_end = job->offset + job->bytes;
     for (uint64_t at = begin; at < need_end; at += PIECE_BYTES) {
         uint64_t need = need_end - at < PIECE_BYTES ? need_end - at : PIECE_BYTES;
-        struct read_op op = {.file = file,
+        struct read_op op = {.file = job->file,
                              .offset = at,
                              .bytes = (uint32_t)align_up((size_t)need, align),
                              .need = (uint32_t)need,
-                             .into = to + (at - begin),
-                             .tag = tag_of(need, at < offset ? offset - at : 0)};
-        TRY(reader_submit(l->reader, &op, l->err));
+                             .into = job->window + (at - begin),
+                             .tag = tag_of(need, at < job->offset ? job->offset - at : 0)};
+        populate_avoid(l->populate, op.into, op.bytes);
+        TRY(reader_submit(l->reader, &op, &l->err));
         while (reader_pending(l->reader) > 2 * (size_t)RESULTS) TRY(take_one(l));
     }
     return SLUICE_OK;
 }
 
-static enum sluice_status load_all(struct loader *l, struct wmat *const *matrices, uint32_t n,
-                                   uint8_t *slab, uint32_t align)
+static enum sluice_status load_all(struct resident_load *l)
 {
-    size_t at = 0;
+    for (size_t i = 0; i < l->n_jobs && !atomic_load(&l->stop); i++)
+        TRY(load_array(l, &l->jobs[i]));
+    while (reader_pending(l->reader) && !atomic_load(&l->stop)) TRY(take_one(l));
+    return SLUICE_OK;
+}
+
+static void *load_thread(void *arg)
+{
+    struct resident_load *l = arg;
+    l->status = load_all(l);
+    pthread_mutex_lock(&l->lock);
+    l->over = true;
+    pthread_cond_signal(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static bool find_file(const struct resident_load *l, const struct array_ref *a, struct job *job)
+{
+    for (uint32_t f = 0; f < l->n_files; f++) {
+        uintptr_t base = (uintptr_t)l->files[f].data, at = (uintptr_t)*a->pointer;
+        if (at < base || at - base > l->files[f].bytes) continue;
+        if (a->bytes > l->files[f].bytes - (at - base)) continue;
+        job->file = f;
+        job->offset = at - base;
+        job->bytes = a->bytes;
+        return true;
+    }
+    return false;
+}
+
+/* What is to be read to where; the pointers move at once. */
+static enum sluice_status list_jobs(struct resident_load *l, struct wmat *const *matrices,
+                                    uint32_t n, uint8_t *slab, uint32_t align,
+                                    struct sluice_error *err)
+{
+    l->jobs = calloc(3 * (size_t)n + 1, sizeof *l->jobs);
+    if (!l->jobs) return err_nomem(err, "dense weights", 3 * (size_t)n * sizeof *l->jobs);
     for (uint32_t i = 0; i < n; i++) {
         struct array_ref arrays[3];
         uint32_t n_arrays = list_arrays(matrices[i], arrays);
         for (uint32_t a = 0; a < n_arrays; a++) {
-            TRY(load_array(l, &arrays[a], slab + at));
-            at += room_for(arrays[a].bytes, align);
+            struct job *job = &l->jobs[l->n_jobs++];
+            if (!find_file(l, &arrays[a], job))
+                return err_set(err, SLUICE_E_INTERNAL, "a dense weight lies in no file");
+            job->window = slab;
+            *arrays[a].pointer = slab + job->offset % reader_alignment(l->reader, job->file);
+            l->total += job->bytes;
+            slab += room_for(job->bytes, align);
         }
     }
-    while (reader_pending(l->reader)) TRY(take_one(l));
     return SLUICE_OK;
-}
-
-static uint64_t count_bytes(struct wmat *const *matrices, uint32_t n)
-{
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        struct array_ref arrays[3];
-        uint32_t n_arrays = list_arrays(matrices[i], arrays);
-        for (uint32_t a = 0; a < n_arrays; a++) total += arrays[a].bytes;
-    }
-    return total;
 }
 
 /* Memory for the slab, which others begin to take while the first reads are on their way. */
@@ -162,27 +199,92 @@ static enum sluice_status make_slab(struct resident *resident, size_t bytes,
     return SLUICE_OK;
 }
 
-enum sluice_status resident_load(struct resident *resident, const struct file_map *files,
-                                 uint32_t n_files, struct wmat *const *matrices, uint32_t n,
-                                 const struct resident_options *options, const uint8_t **failed,
-                                 struct sluice_error *err)
+static enum sluice_status begin(struct resident *resident, struct resident_load *l,
+                                struct wmat *const *matrices, uint32_t n,
+                                const struct resident_options *options, struct sluice_error *err)
 {
-    struct loader l = {.files = files, .n_files = n_files, .options = options, .err = err};
-    struct populate *populate = NULL;
-    *resident = (struct resident){0};
-    if (failed) *failed = NULL;
-    TRY(reader_open_mapped(&l.reader, files, n_files, &options->reader, err));
     uint32_t align = MEM_ALIGN;
-    for (uint32_t f = 0; f < n_files; f++) align = max_u32(align, reader_alignment(l.reader, f));
-    l.total = count_bytes(matrices, n);
-    enum sluice_status status =
-        make_slab(resident, resident_bytes(matrices, n, align), options, &populate, err);
-    if (status == SLUICE_OK) status = load_all(&l, matrices, n, resident->slab, align);
-    populate_stop(&populate);
-    reader_close(&l.reader);
-    if (status != SLUICE_OK) resident_release(resident);
-    if (failed) *failed = l.failed;
+    for (uint32_t f = 0; f < l->n_files; f++)
+        align = max_u32(align, reader_alignment(l->reader, f));
+    size_t bytes = resident_bytes(matrices, n, align);
+    TRY(make_slab(resident, bytes, options, &l->populate, err));
+    TRY(list_jobs(l, matrices, n, resident->slab, align, err));
+    int error = pthread_create(&l->thread, NULL, load_thread, l);
+    l->started = error == 0;
+    if (l->started) return SLUICE_OK;
+    return err_set(err, SLUICE_E_SYSTEM, "starting a thread that reads dense weights: %s",
+                   strerror(error));
+}
+
+enum sluice_status resident_begin(struct resident *resident, struct resident_load **load,
+                                  const struct file_map *files, uint32_t n_files,
+                                  struct wmat *const *matrices, uint32_t n,
+                                  const struct resident_options *options, struct sluice_error *err)
+{
+    struct reader *reader;
+    *resident = (struct resident){0};
+    *load = NULL;
+    TRY(reader_open_mapped(&reader, files, n_files, &options->reader, err));
+    struct resident_load *l = *load = calloc(1, sizeof *l);
+    if (!l) {
+        reader_close(&reader);
+        return err_nomem(err, "dense weights", sizeof *l);
+    }
+    l->files = files;
+    l->n_files = n_files;
+    l->reader = reader;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    enum sluice_status status = begin(resident, l, matrices, n, options, err);
+    if (status == SLUICE_OK) return SLUICE_OK;
+    resident_abandon(load);
+    resident_release(resident);
     return status;
+}
+
+bool resident_next(struct resident_load *l, struct resident_progress *progress)
+{
+    pthread_mutex_lock(&l->lock);
+    while (l->done == l->told && !l->over) pthread_cond_wait(&l->changed, &l->lock);
+    bool more = l->done != l->told;
+    l->told = l->done;
+    *progress = (struct resident_progress){l->done, l->total, !populate_runs(l->populate)};
+    pthread_mutex_unlock(&l->lock);
+    return more;
+}
+
+void resident_abandon(struct resident_load **load)
+{
+    struct resident_load *l = *load;
+    if (!l) return;
+    *load = NULL;
+    atomic_store(&l->stop, true);
+    if (l->started) pthread_join(l->thread, NULL);
+    populate_stop(&l->populate);
+    reader_close(&l->reader);
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->lock);
+    free(l->jobs);
+    free(l);
+}
+
+enum sluice_status resident_end(struct resident *resident, struct resident_load **load,
+                                const uint8_t **failed, struct sluice_error *err)
+{
+    struct resident_load *l = *load;
+    pthread_join(l->thread, NULL);
+    l->started = false;
+    enum sluice_status status = l->status;
+    if (failed) *failed = l->failed;
+    if (status != SLUICE_OK && err) *err = l->err;
+    resident_abandon(load);
+    if (status != SLUICE_OK) resident_release(resident);
+    return status;
+}
+
+uint64_t resident_held(const struct resident *resident)
+{
+    return mem_held(resident->slab, resident->slab_bytes);
 }
 
 void resident_release(struct resident *resident)

@@ -106,7 +106,7 @@ void slots_set(struct expert_store *s, struct slot_class *k, uint32_t n)
     if (k->policy) policy_set_capacity(k->policy, n);
 }
 
-void slots_populate(struct expert_store *s)
+static void populate(struct expert_store *s)
 {
     struct mem_range *ranges = calloc((size_t)s->n_classes + 1, sizeof *ranges);
     for (uint32_t c = 0; ranges && c < s->n_classes; c++)
@@ -114,6 +114,13 @@ void slots_populate(struct expert_store *s)
                                        (size_t)s->classes[c].n * s->classes[c].slot_bytes};
     if (ranges) s->populate = populate_start(ranges, s->n_classes, s->n_populaters);
     free(ranges);
+}
+
+void store_populate(struct expert_store *s, uint32_t n_threads)
+{
+    populate_stop(&s->populate);
+    s->n_populaters = n_threads;
+    populate(s);
 }
 
 void store_resize(struct expert_store *s, uint64_t slot_bytes)
@@ -127,5 +134,5 @@ void store_resize(struct expert_store *s, uint64_t slot_bytes)
         reader_forget_buffer(s->reader);
         slots_set(s, k, n);
     }
-    slots_populate(s);
+    populate(s);
 }

@@ -188,16 +188,12 @@ enum sluice_status store_open(struct expert_store **out, const struct file_map *
     s->failed = (uint32_t)NONE;
     s->check = options->check;
     s->check_user = options->check_user;
-    s->n_populaters = options->n_populaters;
     enum sluice_status status =
         reader_open_mapped(&s->reader, files, n_files, &options->reader, err);
     if (status == SLUICE_OK) status = add_banks(s, banks, n_banks, err);
     if (status == SLUICE_OK) status = alloc_slots(s, options, err);
     if (status == SLUICE_OK) status = open_policies(s, options->policy, err);
-    if (status == SLUICE_OK)
-        slots_populate(s);
-    else
-        store_close(&s);
+    if (status != SLUICE_OK) store_close(&s);
     *out = s;
     return status;
 }

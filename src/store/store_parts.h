@@ -156,8 +156,6 @@ uint32_t slots_by_bytes(const struct expert_store *s, const struct slot_class *k
 bool slots_reserve(struct slot_class *k, uint32_t n);
 /* Lets the class have n slots, at most its room; nothing may populate them meanwhile. */
 void slots_set(struct expert_store *s, struct slot_class *k, uint32_t n);
-/* Begins to take the memory of slots in use, in the order in which they are given. */
-void slots_populate(struct expert_store *s);
 
 /* prefetch.c */
 

@@ -96,9 +96,9 @@ static void test_right_bytes(void)
         for (uint32_t k = 0; k < COUNT_OF(ways) && !check_failures; k++, round++) {
             struct store_options o = {.n_slots = slots[i],
                                       .policy = (enum policy_kind)(round % POLICY_COUNT),
-                                      .n_populaters = round % 3,
                                       .reader = way_options(&ways[k], round)};
             struct stepper t = {.world = &w, .rng = {round}, .store = open_store(&w, &o)};
+            store_populate(t.store, round % 3);
             CHECK_OK(
                 pool_open(&t.pool, &(struct pool_options){.n_threads = threads[round % 3]}, &err));
             uint32_t n = store_slots(t.store), all = count_experts(&w);
@@ -208,10 +208,10 @@ static void fail_read(const struct world *w, uint32_t k, uint32_t *n_failed)
                                    .short_chance = 10};
     struct store_options o = {.n_slots = SLOTS,
                               .policy = (enum policy_kind)(k % POLICY_COUNT),
-                              .n_populaters = k % 2,
                               .reader = {.depth = 1 + k % 9}};
     CHECK(use_faults(&o.reader, k % 5 ? INNER_NONE : INNER_PREAD, &faults));
     struct stepper t = {.world = w, .rng = {k}, .store = open_store(w, &o)};
+    store_populate(t.store, k % 2);
     uint32_t last = 40; /* a few steps after the one that fails */
     for (uint32_t i = 0; i < last && !check_failures; i++) {
         stepper_choose_any(&t);

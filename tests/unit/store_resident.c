@@ -102,29 +102,37 @@ static void expect_loaded(struct dense *d, const struct wmat mapped[MATRICES],
     }
 }
 
-struct progress {
-    uint64_t calls, done, total;
-};
-
-static void count_progress(void *user, uint64_t done, uint64_t total)
+/* Follows a load to its end; *last is what was told last. */
+static enum sluice_status load(struct dense *d, struct resident *resident, uint32_t n,
+                               const struct resident_options *o, const uint8_t **failed,
+                               struct resident_progress *last)
 {
-    struct progress *p = user;
-    CHECK(done > p->done && done <= total && (p->calls == 0 || total == p->total));
-    *p = (struct progress){p->calls + 1, done, total};
+    struct resident_load *load;
+    struct resident_progress p;
+    *last = (struct resident_progress){0};
+    TRY(resident_begin(resident, &load, d->maps, 2, d->list, n, o, &err));
+    while (resident_next(load, &p)) {
+        CHECK(p.done > last->done && p.done <= p.total && p.has_memory >= last->has_memory);
+        *last = p;
+    }
+    CHECK(!resident_next(load, &p));
+    enum sluice_status status = resident_end(resident, &load, failed, &err);
+    CHECK(load == NULL);
+    return status;
 }
 
 static void load_and_compare(struct dense *d, const struct reader_options *o)
 {
     struct resident resident;
-    struct progress p = {0};
+    struct resident_progress p;
     struct wmat mapped[MATRICES];
     memcpy(mapped, d->mats, sizeof mapped);
-    struct resident_options options = {
-        .reader = *o, .n_populaters = o->depth % 3, .progress = count_progress, .user = &p};
+    struct resident_options options = {.reader = *o, .n_populaters = o->depth % 3};
     const uint8_t *failed = d->maps[0].data;
-    CHECK_OK(resident_load(&resident, d->maps, 2, d->list, MATRICES, &options, &failed, &err));
+    CHECK_OK(load(d, &resident, MATRICES, &options, &failed, &p));
     CHECK(failed == NULL);
-    CHECK(p.calls > MATRICES && p.done == d->bytes && p.total == d->bytes);
+    CHECK(p.done == d->bytes && p.total == d->bytes);
+    CHECK(resident_held(&resident) >= d->bytes);
     CHECK(resident.slab_bytes >= d->bytes &&
           resident.slab_bytes <= resident_bytes(d->list, MATRICES, 4096));
     expect_loaded(d, mapped, &resident);
@@ -175,7 +183,8 @@ static void expect_refused(struct dense *d, const struct reader_options *o,
     memcpy(mapped, d->mats, sizeof mapped);
     err.message[0] = '\0';
     struct resident_options options = {.reader = *o, .n_populaters = 1};
-    CHECK(resident_load(&resident, d->maps, 2, d->list, MATRICES, &options, NULL, &err) == status);
+    struct resident_progress p;
+    CHECK(load(d, &resident, MATRICES, &options, NULL, &p) == status);
     CHECK(strstr(err.message, says) && strstr(err.message, also), "%s", err.message);
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
     memcpy(d->mats, mapped, sizeof mapped);
@@ -222,10 +231,36 @@ static void test_nothing_to_load(void)
     struct dense d;
     struct resident resident;
     REQUIRE(dense_make(&d, 7));
-    CHECK_OK(resident_load(&resident, d.maps, 2, d.list, 0,
-                           &(struct resident_options){.n_populaters = 2}, NULL, &err));
+    struct resident_options options = {.n_populaters = 2};
+    struct resident_progress p;
+    CHECK_OK(load(&d, &resident, 0, &options, NULL, &p));
+    CHECK(p.done == 0);
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
     resident_release(&resident);
+    dense_release(&d);
+}
+
+/* Given up at any moment: nothing writes into the slab any more. */
+static void test_abandoned(void)
+{
+    struct dense d;
+    REQUIRE(dense_make(&d, 8));
+    for (uint32_t i = 0; i < 30; i++) {
+        struct wmat mapped[MATRICES];
+        struct resident resident;
+        struct resident_load *load;
+        struct resident_progress p;
+        memcpy(mapped, d.mats, sizeof mapped);
+        struct resident_options options = {.reader = {.kind = i % 2 ? READER_PREAD : READER_AUTO},
+                                           .n_populaters = i % 3};
+        CHECK_OK(resident_begin(&resident, &load, d.maps, 2, d.list, MATRICES, &options, &err));
+        for (uint32_t k = 0; k < i / 4; k++) (void)resident_next(load, &p);
+        resident_abandon(&load);
+        CHECK(load == NULL && resident.slab);
+        memset(resident.slab, 1, resident.slab_bytes);
+        resident_release(&resident);
+        memcpy(d.mats, mapped, sizeof mapped);
+    }
     dense_release(&d);
 }
 
@@ -234,6 +269,7 @@ static void test_nothing_to_load(void)
     C(faults_change_no_byte)                                                                       \
     C(failed_reads)                                                                                \
     C(refused)                                                                                     \
+    C(abandoned)                                                                                   \
     C(nothing_to_load)
 
 CHECK_MAIN(CASES)

@@ -38,13 +38,13 @@ static uint64_t all_bytes(const struct world *w)
 /* Steps, guesses and sizes in any order; a guess may be under way when the size changes. */
 static void run_ways(const struct world *w, enum policy_kind policy, uint64_t seed)
 {
-    struct store_options o = {
-        .n_slots = 20, .policy = policy, .n_populaters = (uint32_t)(seed % 4)};
+    struct store_options o = {.n_slots = 20, .policy = policy};
     o.reader.kind = seed % 2 ? READER_PREAD : READER_AUTO;
     struct fault_options faults = {
         .seed = seed, .short_chance = 20, .eintr_chance = 10, .delay = 3, .reorder = true};
     if (seed % 3 == 0) CHECK(use_faults(&o.reader, INNER_NONE, &faults));
     struct stepper t = {.world = w, .rng = {seed}, .store = open_store(w, &o)};
+    store_populate(t.store, (uint32_t)(seed % 4));
     uint64_t all = all_bytes(w);
     store_resize(t.store, 0);
     uint32_t least = store_slots(t.store);
@@ -170,8 +170,9 @@ static void test_memory_comes_ahead(void)
     struct world w;
     REQUIRE(world_make(&w, one_size, 2, 72));
     uint64_t slot = store_slot_bytes(w.list[0], 4096), before = resident_bytes_now();
-    struct store_options o = {.n_slots = 40, .n_populaters = 2, .reader = {.kind = READER_PREAD}};
+    struct store_options o = {.n_slots = 40, .reader = {.kind = READER_PREAD}};
     struct expert_store *s = open_store(&w, &o);
+    store_populate(s, 2);
     bool can = system_populates();
     CHECK(!can || memory_comes(before, 30 * slot));
     store_resize(s, 4 * slot);

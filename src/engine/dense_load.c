@@ -1,0 +1,110 @@
+/* Dense weights are read into memory of our own while the rest of the engine is opened. */
+#include <stdlib.h>
+
+#include "base/bits.h"
+#include "engine/internal.h"
+
+struct dense_load {
+    struct resident_load *load;
+    struct wmat **matrices; /* distinct ones, of the model */
+    struct wmat *mapped;    /* as they were before */
+    uint32_t n;
+};
+
+/* A tied head is the embedding, keys and values of MLA may be one. */
+static enum sluice_status list_matrices(struct sluice_engine *e, struct wmat ***out, uint32_t *n,
+                                        struct sluice_error *err)
+{
+    const struct graph *g = &e->model.graph;
+    *n = 0;
+    *out = calloc(g->weights.n + 1, sizeof **out);
+    if (!*out) return err_nomem(err, "dense weights", g->weights.n * sizeof **out);
+    for (size_t w = 0; w < g->weights.n; w++) {
+        enum weight_kind kind = weight_role_kind(g->weights.items[w].role);
+        if (e->model.weights[w].same) continue;
+        if (kind == WEIGHT_KIND_MATRIX || kind == WEIGHT_KIND_HEADS)
+            (*out)[(*n)++] = &e->model.weights[w].matrix;
+    }
+    return SLUICE_OK;
+}
+
+enum sluice_status dense_bytes(struct sluice_engine *e, uint64_t *bytes, struct sluice_error *err)
+{
+    struct wmat **matrices;
+    uint32_t n;
+    TRY(list_matrices(e, &matrices, &n, err));
+    *bytes = resident_bytes(matrices, n, MEMORY_ALIGN);
+    free(matrices);
+    return SLUICE_OK;
+}
+
+static enum sluice_status begin(struct sluice_engine *e, struct dense_load *d,
+                                struct sluice_error *err)
+{
+    TRY(list_matrices(e, &d->matrices, &d->n, err));
+    d->mapped = calloc((size_t)d->n + 1, sizeof *d->mapped);
+    if (!d->mapped) return err_nomem(err, "dense weights", d->n * sizeof *d->mapped);
+    for (uint32_t i = 0; i < d->n; i++) d->mapped[i] = *d->matrices[i];
+    uint64_t bytes = resident_bytes(d->matrices, d->n, MEMORY_ALIGN);
+    struct resident_options o = {.reader = memory_reader_options(e),
+                                 .n_populaters = memory_populaters(e, bytes)};
+    return resident_begin(&e->resident, &d->load, e->checkpoint.files,
+                          (uint32_t)e->checkpoint.n_files, d->matrices, d->n, &o, err);
+}
+
+enum sluice_status dense_begin(struct sluice_engine *e, struct sluice_error *err)
+{
+    e->dense_load = calloc(1, sizeof *e->dense_load);
+    if (!e->dense_load) return err_nomem(err, "dense weights", sizeof *e->dense_load);
+    enum sluice_status status = begin(e, e->dense_load, err);
+    if (status != SLUICE_OK) dense_abandon(e);
+    return status;
+}
+
+void dense_abandon(struct sluice_engine *e)
+{
+    struct dense_load *d = e->dense_load;
+    if (!d) return;
+    e->dense_load = NULL;
+    resident_abandon(&d->load);
+    free(d->matrices);
+    free(d->mapped);
+    free(d);
+}
+
+/* Tells how far it is, until there is no more to read. */
+static void follow(struct sluice_engine *e, void (*has_memory)(struct sluice_engine *e))
+{
+    const struct sluice_engine_options *o = &e->options;
+    struct resident_progress p;
+    while (resident_next(e->dense_load->load, &p)) {
+        if (p.has_memory && has_memory) {
+            has_memory(e);
+            has_memory = NULL;
+        }
+        if (o->load_progress) o->load_progress(o->load_user, p.done, p.total);
+    }
+    if (has_memory) has_memory(e);
+}
+
+static enum sluice_status wait_and_check(struct sluice_engine *e, struct dense_load *d,
+                                         struct sluice_error *err)
+{
+    const uint8_t *failed;
+    enum sluice_status status = resident_end(&e->resident, &d->load, &failed, err);
+    const struct tensor *lost = failed ? checkpoint_tensor_at(&e->checkpoint, failed) : NULL;
+    if (lost) return err_wrap(err, status, "tensor '%s'", lost->name);
+    return status == SLUICE_OK ? verify_dense(e, d->mapped, d->matrices, d->n, err) : status;
+}
+
+enum sluice_status dense_end(struct sluice_engine *e, void (*has_memory)(struct sluice_engine *e),
+                             struct sluice_error *err)
+{
+    follow(e, has_memory);
+    enum sluice_status status = wait_and_check(e, e->dense_load, err);
+    dense_abandon(e);
+    /* Weights that are another one have copies of its pointers. */
+    for (size_t w = 0; w < e->model.graph.weights.n; w++)
+        if (e->model.weights[w].same) e->model.weights[w].matrix = e->model.weights[w].same->matrix;
+    return status;
+}
