@@ -8,7 +8,8 @@ struct dense_load {
     struct resident_load *load;
     struct wmat **matrices; /* distinct ones, of the model */
     struct wmat *mapped;    /* as they were before */
-    uint32_t n;
+    uint32_t n, n_checked;
+    bool *checked; /* tensors */
 };
 
 /* A tied head is the embedding, keys and values of MLA may be one. */
@@ -43,7 +44,8 @@ static enum sluice_status begin(struct sluice_engine *e, struct dense_load *d,
 {
     TRY(list_matrices(e, &d->matrices, &d->n, err));
     d->mapped = calloc((size_t)d->n + 1, sizeof *d->mapped);
-    if (!d->mapped) return err_nomem(err, "dense weights", d->n * sizeof *d->mapped);
+    d->checked = calloc(e->checkpoint.n_tensors + 1, sizeof *d->checked);
+    if (!d->mapped || !d->checked) return err_nomem(err, "dense weights", d->n * sizeof *d->mapped);
     for (uint32_t i = 0; i < d->n; i++) d->mapped[i] = *d->matrices[i];
     uint64_t bytes = resident_bytes(d->matrices, d->n, MEMORY_ALIGN);
     struct resident_options o = {.reader = memory_reader_options(e),
@@ -69,11 +71,23 @@ void dense_abandon(struct sluice_engine *e)
     resident_abandon(&d->load);
     free(d->matrices);
     free(d->mapped);
+    free(d->checked);
     free(d);
 }
 
-/* Tells how far it is, until there is no more to read. */
-static void follow(struct sluice_engine *e, void (*has_memory)(struct sluice_engine *e))
+/* Of the first n matrices those that have not been checked. */
+static enum sluice_status check_up_to(struct sluice_engine *e, uint32_t n, struct sluice_error *err)
+{
+    struct dense_load *d = e->dense_load;
+    for (; d->n_checked < n; d->n_checked++)
+        TRY(verify_matrix(e, &d->mapped[d->n_checked], d->matrices[d->n_checked], d->checked, err));
+    return SLUICE_OK;
+}
+
+/* Checks what has come and tells how far it is, until there is no more to read. */
+static enum sluice_status follow(struct sluice_engine *e,
+                                 void (*has_memory)(struct sluice_engine *e),
+                                 struct sluice_error *err)
 {
     const struct sluice_engine_options *o = &e->options;
     struct resident_progress p;
@@ -83,25 +97,28 @@ static void follow(struct sluice_engine *e, void (*has_memory)(struct sluice_eng
             has_memory = NULL;
         }
         if (o->load_progress) o->load_progress(o->load_user, p.done, p.total);
+        TRY(check_up_to(e, p.n_read, err));
     }
     if (has_memory) has_memory(e);
+    return SLUICE_OK;
 }
 
-static enum sluice_status wait_and_check(struct sluice_engine *e, struct dense_load *d,
-                                         struct sluice_error *err)
+static enum sluice_status wait_for_all(struct sluice_engine *e, struct sluice_error *err)
 {
     const uint8_t *failed;
+    struct dense_load *d = e->dense_load;
     enum sluice_status status = resident_end(&e->resident, &d->load, &failed, err);
     const struct tensor *lost = failed ? checkpoint_tensor_at(&e->checkpoint, failed) : NULL;
     if (lost) return err_wrap(err, status, "tensor '%s'", lost->name);
-    return status == SLUICE_OK ? verify_dense(e, d->mapped, d->matrices, d->n, err) : status;
+    if (status == SLUICE_OK) status = check_up_to(e, d->n, err);
+    return status == SLUICE_OK ? verify_mapped(e, d->checked, err) : status;
 }
 
 enum sluice_status dense_end(struct sluice_engine *e, void (*has_memory)(struct sluice_engine *e),
                              struct sluice_error *err)
 {
-    follow(e, has_memory);
-    enum sluice_status status = wait_and_check(e, e->dense_load, err);
+    enum sluice_status status = follow(e, has_memory, err);
+    if (status == SLUICE_OK) status = wait_for_all(e, err);
     dense_abandon(e);
     /* Weights that are another one have copies of its pointers. */
     for (size_t w = 0; w < e->model.graph.weights.n; w++)

@@ -131,9 +131,13 @@ enum sluice_status tokenizer_end(struct sluice_engine *e, struct sluice_error *e
 
 /* verify_pack.c: the checksums of a packed store; without one nothing is checked. */
 enum sluice_status verify_open(struct sluice_engine *e, struct sluice_error *err);
-/* Dense tensors: loaded matrices, with the mapped ones they come from; the others as mapped. */
-enum sluice_status verify_dense(const struct sluice_engine *e, const struct wmat *mapped,
-                                struct wmat *const *loaded, uint32_t n, struct sluice_error *err);
+/* A dense matrix as loaded, and as it was mapped; its tensors are noted in checked, by number. */
+enum sluice_status verify_matrix(const struct sluice_engine *e, const struct wmat *mapped,
+                                 const struct wmat *loaded, bool *checked,
+                                 struct sluice_error *err);
+/* All other dense tensors, as mapped; checked NULL: all. */
+enum sluice_status verify_mapped(const struct sluice_engine *e, const bool *checked,
+                                 struct sluice_error *err);
 /* store_check_fn of the engine. */
 enum sluice_status verify_expert(const void *user, const struct expert_bank *bank, uint32_t expert,
                                  const struct expert_view *view, struct sluice_error *err);

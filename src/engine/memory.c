@@ -257,7 +257,7 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
         e->plan.overhead = held_now(e);
         e->plan.scratch = cpu_scratch_bytes(e->backend);
         e->plan.session = session_bytes(e);
-        return e->options.plan_only ? SLUICE_OK : verify_dense(e, NULL, NULL, 0, err);
+        return e->options.plan_only ? SLUICE_OK : verify_mapped(e, NULL, err);
     }
     return open_streamed(e, err);
 }

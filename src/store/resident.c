@@ -47,8 +47,9 @@ size_t resident_bytes(struct wmat *const *matrices, uint32_t n, uint32_t align)
 
 /* One array to be read: where it lies, and the slab's window for it. */
 struct job {
-    uint32_t file;
+    uint32_t matrix, file;
     uint64_t offset, bytes;
+    uint64_t left;   /* of them, not read yet; guarded by the load's lock */
     uint8_t *window; /* for the file from the last multiple of align before offset on */
 };
 
@@ -59,6 +60,7 @@ struct resident_load {
     struct populate *populate;
     struct job *jobs;
     size_t n_jobs;
+    uint32_t n_matrices;
     uint64_t total; /* bytes of arrays */
     pthread_t thread;
     bool started;
@@ -66,6 +68,7 @@ struct resident_load {
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
     uint64_t done, told; /* of total; what resident_next() has given */
+    size_t n_read;       /* jobs, the first ones, that are done */
     bool over;
     /* The thread's, until it is joined. */
     const uint8_t *failed;
@@ -73,55 +76,56 @@ struct resident_load {
     struct sluice_error err;
 };
 
-/* A read's tag: how many bytes it needs, and how many of them lie before the array. */
-static uint64_t tag_of(uint64_t need, uint64_t before)
+static uint64_t end_of(const struct job *job)
 {
-    return before << 32 | need;
+    return job->offset + job->bytes;
 }
 
-static uint64_t tag_need(uint64_t tag)
+/* Bytes of the array in the piece of its window that begins at offset. */
+static uint64_t bytes_of_piece(const struct job *job, uint64_t offset)
 {
-    return tag & UINT32_MAX;
+    uint64_t end = end_of(job) - offset < PIECE_BYTES ? end_of(job) : offset + PIECE_BYTES;
+    return end - (offset < job->offset ? job->offset : offset);
 }
 
-static uint64_t tag_before(uint64_t tag)
-{
-    return tag >> 32;
-}
-
-static void count(struct resident_load *l, uint64_t bytes)
+static void count(struct resident_load *l, struct job *job, uint64_t bytes)
 {
     pthread_mutex_lock(&l->lock);
     l->done += bytes;
+    job->left -= bytes;
+    while (l->n_read < l->n_jobs && l->jobs[l->n_read].left == 0) l->n_read++;
     pthread_cond_signal(&l->changed);
     pthread_mutex_unlock(&l->lock);
 }
 
+/* The tag of a read is the number of its job. */
 static enum sluice_status take_one(struct resident_load *l)
 {
     struct read_result r;
     if (reader_poll(l->reader, &r, 1, true) == 0) return SLUICE_OK;
+    struct job *job = &l->jobs[r.tag];
     if (r.error == 0) {
-        count(l, tag_need(r.tag) - tag_before(r.tag));
+        count(l, job, bytes_of_piece(job, r.offset));
         return SLUICE_OK;
     }
-    l->failed = l->files[r.file].data + r.offset + tag_need(r.tag) - 1;
+    l->failed = l->files[job->file].data + end_of(job) - 1;
     return err_set(&l->err, SLUICE_E_IO, "reading file '%s' at offset %llu: %s",
                    l->files[r.file].path, (unsigned long long)r.offset, reader_error_text(r.error));
 }
 
-static enum sluice_status load_array(struct resident_load *l, const struct job *job)
+static enum sluice_status load_array(struct resident_load *l, size_t index)
 {
+    const struct job *job = &l->jobs[index];
     uint32_t align = reader_alignment(l->reader, job->file);
-    uint64_t begin = job->offset / align * align, need_end = job->offset + job->bytes;
-    for (uint64_t at = begin; at < need_end; at += PIECE_BYTES) {
-        uint64_t need = need_end - at < PIECE_BYTES ? need_end - at : PIECE_BYTES;
+    uint64_t begin = job->offset / align * align;
+    for (uint64_t at = begin; at < end_of(job); at += PIECE_BYTES) {
+        uint64_t need = end_of(job) - at < PIECE_BYTES ? end_of(job) - at : PIECE_BYTES;
         struct read_op op = {.file = job->file,
                              .offset = at,
                              .bytes = (uint32_t)align_up((size_t)need, align),
                              .need = (uint32_t)need,
                              .into = job->window + (at - begin),
-                             .tag = tag_of(need, at < job->offset ? job->offset - at : 0)};
+                             .tag = index};
         populate_avoid(l->populate, op.into, op.bytes);
         TRY(reader_submit(l->reader, &op, &l->err));
         while (reader_pending(l->reader) > 2 * (size_t)RESULTS) TRY(take_one(l));
@@ -131,8 +135,7 @@ static enum sluice_status load_array(struct resident_load *l, const struct job *
 
 static enum sluice_status load_all(struct resident_load *l)
 {
-    for (size_t i = 0; i < l->n_jobs && !atomic_load(&l->stop); i++)
-        TRY(load_array(l, &l->jobs[i]));
+    for (size_t i = 0; i < l->n_jobs && !atomic_load(&l->stop); i++) TRY(load_array(l, i));
     while (reader_pending(l->reader) && !atomic_load(&l->stop)) TRY(take_one(l));
     return SLUICE_OK;
 }
@@ -169,6 +172,7 @@ static enum sluice_status list_jobs(struct resident_load *l, struct wmat *const 
 {
     l->jobs = calloc(3 * (size_t)n + 1, sizeof *l->jobs);
     if (!l->jobs) return err_nomem(err, "dense weights", 3 * (size_t)n * sizeof *l->jobs);
+    l->n_matrices = n;
     for (uint32_t i = 0; i < n; i++) {
         struct array_ref arrays[3];
         uint32_t n_arrays = list_arrays(matrices[i], arrays);
@@ -176,6 +180,8 @@ static enum sluice_status list_jobs(struct resident_load *l, struct wmat *const 
             struct job *job = &l->jobs[l->n_jobs++];
             if (!find_file(l, &arrays[a], job))
                 return err_set(err, SLUICE_E_INTERNAL, "a dense weight lies in no file");
+            job->matrix = i;
+            job->left = job->bytes;
             job->window = slab;
             *arrays[a].pointer = slab + job->offset % reader_alignment(l->reader, job->file);
             l->total += job->bytes;
@@ -248,7 +254,11 @@ bool resident_next(struct resident_load *l, struct resident_progress *progress)
     while (l->done == l->told && !l->over) pthread_cond_wait(&l->changed, &l->lock);
     bool more = l->done != l->told;
     l->told = l->done;
-    *progress = (struct resident_progress){l->done, l->total, !populate_runs(l->populate)};
+    *progress = (struct resident_progress){
+        .done = l->done,
+        .total = l->total,
+        .n_read = l->n_read < l->n_jobs ? l->jobs[l->n_read].matrix : l->n_matrices,
+        .has_memory = !populate_runs(l->populate)};
     pthread_mutex_unlock(&l->lock);
     return more;
 }

@@ -36,6 +36,7 @@ enum sluice_status resident_begin(struct resident *resident, struct resident_loa
                                   const struct resident_options *options, struct sluice_error *err);
 struct resident_progress {
     uint64_t done, total; /* bytes of matrices */
+    uint32_t n_read;      /* matrices, the first ones of the list, that are there */
     bool has_memory;      /* nothing takes the slab's memory ahead of reads any more */
 };
 /* Waits until more has been read than last time. False: nothing more will be. */

@@ -82,23 +82,21 @@ static void dense_release(struct dense *d)
     corpus_release(&d->corpus);
 }
 
-/* d's matrices as loaded, and as they were mapped. */
-static void expect_loaded(struct dense *d, const struct wmat mapped[MATRICES],
-                          const struct resident *resident)
+/* A matrix of d as loaded, and as it was mapped. */
+static void expect_matrix(struct dense *d, const struct wmat mapped[MATRICES],
+                          const struct resident *resident, uint32_t i)
 {
     const uint8_t *slab = resident->slab;
-    for (uint32_t i = 0; i < MATRICES; i++) {
-        struct wmat was = mapped[i];
-        struct part parts[3], from[3];
-        uint32_t n = parts_of(&d->mats[i], parts);
-        parts_of(&was, from);
-        for (uint32_t p = 0; p < n; p++) {
-            const uint8_t *data = *parts[p].pointer;
-            CHECK(data >= slab && data + parts[p].bytes <= slab + resident->slab_bytes);
-            size_t offset = (size_t)(*from[p].pointer - d->maps[i % 2].data);
-            CHECK(memcmp(data, d->corpus.bytes[i % 2] + offset, parts[p].bytes) == 0,
-                  "matrix %u, array %u", i, p);
-        }
+    struct wmat was = mapped[i];
+    struct part parts[3], from[3];
+    uint32_t n = parts_of(&d->mats[i], parts);
+    parts_of(&was, from);
+    for (uint32_t p = 0; p < n; p++) {
+        const uint8_t *data = *parts[p].pointer;
+        CHECK(data >= slab && data + parts[p].bytes <= slab + resident->slab_bytes);
+        size_t offset = (size_t)(*from[p].pointer - d->maps[i % 2].data);
+        CHECK(memcmp(data, d->corpus.bytes[i % 2] + offset, parts[p].bytes) == 0,
+              "matrix %u, array %u", i, p);
     }
 }
 
@@ -109,10 +107,15 @@ static enum sluice_status load(struct dense *d, struct resident *resident, uint3
 {
     struct resident_load *load;
     struct resident_progress p;
+    struct wmat mapped[MATRICES];
+    memcpy(mapped, d->mats, sizeof mapped);
     *last = (struct resident_progress){0};
     TRY(resident_begin(resident, &load, d->maps, 2, d->list, n, o, &err));
     while (resident_next(load, &p)) {
         CHECK(p.done > last->done && p.done <= p.total && p.has_memory >= last->has_memory);
+        CHECK(p.n_read >= last->n_read && p.n_read <= n && (p.n_read == n) == (p.done == p.total));
+        for (; last->n_read < p.n_read; last->n_read++)
+            expect_matrix(d, mapped, resident, last->n_read);
         *last = p;
     }
     CHECK(!resident_next(load, &p));
@@ -135,7 +138,8 @@ static void load_and_compare(struct dense *d, const struct reader_options *o)
     CHECK(resident_held(&resident) >= d->bytes);
     CHECK(resident.slab_bytes >= d->bytes &&
           resident.slab_bytes <= resident_bytes(d->list, MATRICES, 4096));
-    expect_loaded(d, mapped, &resident);
+    CHECK(p.n_read == MATRICES);
+    for (uint32_t i = 0; i < MATRICES; i++) expect_matrix(d, mapped, &resident, i);
     memcpy(d->mats, mapped, sizeof mapped);
     resident_release(&resident);
     CHECK(resident.slab == NULL && resident.slab_bytes == 0);
