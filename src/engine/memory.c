@@ -1,7 +1,7 @@
 /*
  * The memory promise: one budget covers the program, dense weights, state, activations and expert
- * slots. It is planned before the large parts are taken; what does not fit is refused with the
- * budget that would.
+ * slots. It is planned before slots are taken, while dense weights come; what does not fit is
+ * refused with the budget that would.
  */
 #include <stdio.h>
 #include <stdlib.h>
