@@ -57,10 +57,10 @@ uint32_t cpu_x86_features(const struct cpuid_words *w, uint32_t xcr0)
     if (!cpu_x86_has_xcr0(w) || !has(xcr0, XCR0_YMM)) return 0;
     if (!has(w->c1, C1_AVX | C1_FMA | C1_F16C) || !has(w->b7, B7_AVX2)) return 0;
     uint32_t features = CPU_AVX2;
+    if (w->b0 == B0_INTEL) features |= CPU_STREAMS;
     if (has(w->a71, A71_AVX_VNNI)) features |= CPU_AVX_VNNI;
     if (!has(xcr0, XCR0_ZMM) || !has(w->b7, avx512)) return features;
     features |= CPU_AVX512;
-    if (w->b0 == B0_INTEL) features |= CPU_STREAMS;
     if (has(w->c7, C7_AVX512_VNNI)) features |= CPU_AVX512_VNNI;
     if (has(w->c7, C7_AVX512_VNNI | C7_AVX512_VBMI)) features |= CPU_AVX512_VBMI;
     return features;

@@ -9,10 +9,10 @@
 enum {
     LEVELS_LEFT_OUT = 0
 #if defined(SLUICE_NO_AVX2)
-                      | CPU_AVX2
+                      | CPU_AVX2 | CPU_STREAMS
 #endif
 #if defined(SLUICE_NO_AVX512)
-                      | CPU_AVX512 | CPU_STREAMS
+                      | CPU_AVX512
 #endif
 #if defined(SLUICE_NO_AVXVNNI)
                       | CPU_AVX_VNNI

@@ -551,14 +551,14 @@ int bench_run(const struct bench_options *options, uint64_t seed)
     if (!options->json) print_accuracy(&world, &last);
     print_result(options, "streaming read", "memory", 1,
                  measure_read(world.memory, options->threads), DRAM_BYTES, 0);
-    uint32_t before = UINT32_MAX;
+    struct kernels before = {0};
     for (size_t i = 0; i < COUNT_OF(levels); i++) {
         uint32_t features = cpu_detect();
         struct kernels k;
         cpu_mask(levels[i], &features);
-        if (features == before || (i > 0 && features == 0)) continue;
-        before = features;
         kernels_init(&k, features);
+        if (memcmp(&k, &before, sizeof k) == 0) continue; /* the level adds nothing here */
+        before = k;
         bench_level(&world, levels[i], &k);
     }
     free_world(&world);

@@ -344,9 +344,9 @@ static void add_lane(struct random_world *r, const char *level, uint32_t feature
 /* Each level there is with one or two numbers of threads, the last one with all. */
 static void add_lanes(struct random_world *r)
 {
-    static const char *const levels[] = {"scalar", "neon",       "avx2",       "avxvnni",
-                                         "avx512", "avx512vnni", "avx512vbmi", "streams"};
-    static const uint32_t some[][2] = {{1, 3}, {2, 0}, {2, 0}, {3, 0}, {5, 0}, {2, 0}, {2, 0}};
+    static const char *const levels[] = {"scalar", "neon",       "avx2",      "avxvnni",
+                                         "avx512", "avx512vnni", "avx512vbmi"};
+    static const uint32_t some[][2] = {{1, 3}, {2, 0}, {2, 0}, {3, 0}, {5, 0}, {2, 0}};
     static const uint32_t all[] = {1, 2, 3, 5};
     uint32_t best = cpu_detect(), seen = UINT32_MAX;
     for (size_t i = 0; i < COUNT_OF(levels); i++) {

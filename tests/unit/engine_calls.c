@@ -286,8 +286,8 @@ static double distance(const float *want, const float *have, size_t n)
 /* These bring other instructions for integer products alone, which are exact. */
 static bool products_only(const char *level)
 {
-    static const char *const levels[] = {"avxvnni", "avx512vnni", "avx512vbmi",
-                                         "streams", "dotprod",    "i8mm"};
+    static const char *const levels[] = {"streams",    "avxvnni", "avx512vnni",
+                                         "avx512vbmi", "dotprod", "i8mm"};
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
         if (strcmp(level, levels[i]) == 0) return true;
     return false;

@@ -62,12 +62,12 @@ INLINE void add_groups(struct sums *s, const struct one_token *one, const __m256
 }
 
 /*
- * Results of eight rows; bits is a constant at every call, and per_group where it is two. Rows lie
- * one after the other, so before a step uses some bytes of each, as many are fetched from further
- * on.
+ * Results of eight rows; bits is a constant at every call, and per_group where it is two. Before a
+ * step uses some bytes of each, as many are fetched: of rows that follow each other from further
+ * on, of streams from further on in each.
  */
-INLINE __m256 rows_dot(const struct one_token *one, const struct rows *rows, uint32_t per_group,
-                       uint32_t bits)
+INLINE __m256 rows_dot(const struct one_token *one, const struct rows *rows, bool streams,
+                       uint32_t per_group, uint32_t bits)
 {
     const float *scale = one->scales, *bias = one->biases;
     struct sums s = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -84,7 +84,10 @@ INLINE __m256 rows_dot(const struct one_token *one, const struct rows *rows, uin
     __m256i idot[4], next[4];
     if (one->acts >= step) dot_groups(rows, one->x, 0, step, bits, next);
     for (; a + step <= one->acts; a += step) {
-        prefetch(ahead + (size_t)a * ROWS * bits * 4, (size_t)step * ROWS * bits * 4);
+        if (streams)
+            prefetch_streams(rows, ROWS, (size_t)a * bits * 4, (size_t)step * bits * 4);
+        else
+            prefetch(ahead + (size_t)a * ROWS * bits * 4, (size_t)step * ROWS * bits * 4);
         UNROLL
         for (uint32_t j = 0; j < step; j++) idot[j] = next[j]; /* in registers, as no memcpy() is */
         if (a + 2 * step <= one->acts) dot_groups(rows, one->x, a + step, step, bits, next);
@@ -105,7 +108,7 @@ INLINE void whole_rows(const struct one_token *one, uint32_t row0, uint32_t row1
         r = min_u32(r, row1 - ROWS);
         struct rows rows = rows_from(&one->rows, r);
         prefetch_meta(&rows, ROWS);
-        _mm256_storeu_ps(y + r, rows_dot(one, &rows, per_group, bits));
+        _mm256_storeu_ps(y + r, rows_dot(one, &rows, false, per_group, bits));
     }
 }
 
@@ -115,8 +118,24 @@ INLINE void few_rows(const struct one_token *one, uint32_t row0, uint32_t row1, 
     struct rows few = rows_from(&one->rows, row0);
     few = padded_rows(&few, row1 - row0, padded);
     float results[ROWS];
-    _mm256_storeu_ps(results, rows_dot(one, &few, per_group, bits));
+    _mm256_storeu_ps(results, rows_dot(one, &few, false, per_group, bits));
     memcpy(y + row0, results, (row1 - row0) * sizeof *y);
+}
+
+/* Most of at least 16 rows in groups of 64 as eight streams. Returns the first row left. */
+INLINE uint32_t eight_streams(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
+                              uint32_t bits, float *y)
+{
+    const struct one_token one = begin_token(k, token, bits);
+    const uint32_t span = span_of(row1 - row0, ROWS);
+    struct rows rows = rows_apart(&one.rows, row0, span);
+    for (uint32_t i = 0; i < span; i++) {
+        float results[ROWS];
+        _mm256_storeu_ps(results, rows_dot(&one, &rows, true, 2, bits));
+        for (uint32_t r = 0; r < ROWS; r++) y[row0 + r * span + i] = results[r];
+        next_of_streams(&rows, &one.rows, ROWS);
+    }
+    return row0 + span * ROWS;
 }
 
 /* Any number of rows. */

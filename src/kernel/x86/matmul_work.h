@@ -66,6 +66,63 @@ INLINE void prefetch(const uint8_t *p, size_t bytes)
     for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
+/*
+ * Rows of a long matrix as several streams, each of `span` rows: a processor of CPU_STREAMS reads
+ * ahead of several streams by itself, beyond what it lets a program ask for, and of one it does
+ * less. An odd span keeps streams from meeting in the same sets of a cache.
+ */
+enum {
+    STREAMS_FROM = 128 << 10, /* bytes of rows */
+    STREAM_AHEAD = 512,
+    STREAM_META_AHEAD = 3, /* rows */
+};
+
+INLINE bool are_streams(const struct wmat *w, uint32_t rows, uint32_t bits)
+{
+    return (uint64_t)rows * w->cols / 8 * bits >= STREAMS_FROM;
+}
+
+/* At least two rows in each stream. */
+INLINE uint32_t span_of(uint32_t rows, uint32_t streams)
+{
+    return (rows / streams - 1) | 1;
+}
+
+/* The first row of each stream. */
+INLINE struct rows rows_apart(const struct rows *all, size_t row, uint32_t span)
+{
+    struct rows rows = rows_from(all, row);
+    rows.stride *= span;
+    rows.meta_stride *= span;
+    return rows;
+}
+
+/* `bytes` of each of some rows, to the first-level cache; all but addresses constants. */
+INLINE void prefetch_each(const uint8_t *p, size_t stride, uint32_t rows, size_t bytes)
+{
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++, p += stride)
+        for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+}
+
+/* Of a step at byte `at` of each row: the lines that begin in it, from further on. */
+INLINE void prefetch_streams(const struct rows *rows, uint32_t n_rows, size_t at, size_t bytes)
+{
+    if (bytes >= 64 || at % 64 < bytes)
+        prefetch_each(rows->data + at + STREAM_AHEAD, rows->stride, n_rows, bytes);
+}
+
+/* The next row of each stream, whose scales and biases are those of one `all` of them. */
+INLINE void next_of_streams(struct rows *rows, const struct rows *all, uint32_t n_rows)
+{
+    const size_t ahead = STREAM_META_AHEAD * all->meta_stride;
+    prefetch_each(rows->scales + ahead, rows->meta_stride, n_rows, all->meta_stride);
+    prefetch_each(rows->biases + ahead, rows->meta_stride, n_rows, all->meta_stride);
+    rows->data += all->stride;
+    rows->scales += all->meta_stride;
+    rows->biases += all->meta_stride;
+}
+
 /* Scales and biases of the rows after these. */
 INLINE void prefetch_meta(const struct rows *rows, uint32_t count)
 {

@@ -21,9 +21,6 @@ enum {
     STEP_COLS = 128,
     STEP_ACTS = STEP_COLS / ACT8_GROUP,
     STEP_BYTES_PER_BIT = STEP_COLS / 8,
-    STREAMS_FROM = 128 << 10, /* bytes of rows */
-    STREAM_AHEAD = 320,
-    STREAM_META_AHEAD = 3, /* rows */
 };
 
 #if defined(__AVX512VBMI__)
@@ -257,14 +254,6 @@ INLINE vf add_step(vf acc, const struct sixteen *s, const vi idot[STEP_ACTS], ui
                         vi_and(biases, high), s->total[g + 1]);
 }
 
-/* `bytes` of each of sixteen rows, from p on, to the first-level cache. */
-INLINE void prefetch_each(const uint8_t *p, size_t stride, size_t bytes)
-{
-    UNROLL
-    for (uint32_t r = 0; r < SIXTEEN; r++, p += stride)
-        for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
-}
-
 /*
  * Results of sixteen rows. Before a step uses some bytes of each, as many are fetched: of rows that
  * follow each other from further on, of streams from further on in each.
@@ -280,10 +269,10 @@ INLINE vf dot_sixteen(const struct sixteen *s, const struct rows *rows, bool str
     turn_pairs(rows->scales, rows->meta_stride, s->groups, s->scale_pairs);
     turn_pairs(rows->biases, rows->meta_stride, s->groups, s->bias_pairs);
     for (; a + STEP_ACTS <= s->acts; a += STEP_ACTS, p += bytes, ahead += SIXTEEN * bytes) {
-        if (!streams)
+        if (streams)
+            prefetch_streams(rows, SIXTEEN, (size_t)(p - rows->data), bytes);
+        else
             prefetch(ahead, SIXTEEN * bytes);
-        else if (bytes >= 64 || a * ACT8_GROUP / 8 * bits % 64 == 0)
-            prefetch_each(p + STREAM_AHEAD, rows->stride, bytes);
         dot_step(p, rows->stride, s->x + a * ACT8_GROUP, STEP_COLS, bits, idot);
         acc = add_step(acc, s, idot, a, STEP_COLS);
     }
@@ -309,36 +298,19 @@ INLINE struct sixteen begin_sixteen(const struct work *k, size_t token, uint32_t
     return s;
 }
 
-/*
- * Most of the rows from row0 on as sixteen streams, each of `span` rows: a processor reads ahead of
- * several streams by itself, beyond what it lets a program ask for, and of one it does less. An odd
- * span keeps streams from meeting in the same sets of a cache. Returns the first row left.
- */
+/* Most of at least 32 rows as sixteen streams. Returns the first row left. */
 INLINE uint32_t sixteen_streams(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
                                 uint32_t bits, float *y)
 {
     const struct sixteen s = begin_sixteen(k, token, bits);
-    const uint32_t span = ((row1 - row0) / SIXTEEN - 1) | 1;
+    const uint32_t span = span_of(row1 - row0, SIXTEEN);
     const vi places = vi_mul(vi_iota(), vi_set((int32_t)span));
-    struct rows rows = rows_from(&s.all, row0);
-    rows.stride *= span;
-    rows.meta_stride *= span;
+    struct rows rows = rows_apart(&s.all, row0, span);
     for (uint32_t i = 0; i < span; i++) {
-        const size_t ahead = STREAM_META_AHEAD * s.all.meta_stride;
-        prefetch_each(rows.scales + ahead, rows.meta_stride, s.all.meta_stride);
-        prefetch_each(rows.biases + ahead, rows.meta_stride, s.all.meta_stride);
         _mm512_i32scatter_ps(y + row0 + i, places, dot_sixteen(&s, &rows, true, bits), 4);
-        rows.data += s.all.stride;
-        rows.scales += s.all.meta_stride;
-        rows.biases += s.all.meta_stride;
+        next_of_streams(&rows, &s.all, SIXTEEN);
     }
     return row0 + span * SIXTEEN;
-}
-
-INLINE bool are_streams(const struct wmat *w, uint32_t rows, uint32_t bits)
-{
-    return takes_sixteen(w, bits) && rows >= 2 * SIXTEEN &&
-           (uint64_t)rows * w->cols / 8 * bits >= STREAMS_FROM;
 }
 
 /* Rows [row0, row1), at least sixteen: the last ones again rather than fewer. */

@@ -344,16 +344,26 @@ MATMUL_I8(5)
 MATMUL_I8(6)
 MATMUL_I8(8)
 
+/* Most rows as streams, where there are enough. Returns the first row left. */
+INLINE uint32_t one_token_streams(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
+                                  uint32_t bits, float *y)
+{
+    if (row0 >= row1 || !are_streams(k->w, row1 - row0, bits)) return row0;
 #if defined(__AVX512F__)
-/* Most rows of a long matrix as streams. */
+    if (takes_sixteen(k->w, bits) && row1 - row0 >= 2 * SIXTEEN)
+        return sixteen_streams(k, row0, row1, token, bits, y);
+#endif
+    if (k->per_group != 2 || row1 - row0 < 2 * ROWS) return row0;
+    return eight_streams(k, row0, row1, token, bits, y);
+}
+
 #define MATMUL_I8_STREAMS(bits)                                                                    \
     static void matmul_i8_q##bits##_streams(const struct wmat *w, uint32_t row0, uint32_t row1,    \
                                             const struct act8 *x, uint32_t t0, uint32_t n,         \
                                             float *y, size_t ldy, void *scratch)                   \
     {                                                                                              \
         struct work k = plan_work(w, x, scratch);                                                  \
-        if (n == 1 && row0 < row1 && are_streams(w, row1 - row0, bits))                            \
-            row0 = sixteen_streams(&k, row0, row1, t0, bits, y);                                   \
+        if (n == 1) row0 = one_token_streams(&k, row0, row1, t0, bits, y);                         \
         matmul_i8_q##bits(w, row0, row1, x, t0, n, y, ldy, scratch);                               \
     }
 
@@ -364,9 +374,6 @@ MATMUL_I8_STREAMS(5)
 MATMUL_I8_STREAMS(6)
 MATMUL_I8_STREAMS(8)
 #define CHOOSE(bits) (streams ? matmul_i8_q##bits##_streams : matmul_i8_q##bits)
-#else
-#define CHOOSE(bits) ((void)streams, matmul_i8_q##bits)
-#endif
 
 void SET(init_matmul_i8)(struct kernels *k, uint32_t features)
 {
