@@ -20,6 +20,8 @@ enum {
     SIXTEEN = 16,
     STEP_COLS = 128,
     STEP_ACTS = STEP_COLS / ACT8_GROUP,
+    LONG_COLS = 2 * STEP_COLS, /* of 2 bits, which then need no permutation */
+    LONG_ACTS = 2 * STEP_ACTS,
     STEP_BYTES_PER_BIT = STEP_COLS / 8,
 };
 
@@ -33,7 +35,8 @@ enum {
 INLINE bool takes_sixteen(const struct wmat *w, uint32_t bits)
 {
     if (w->group != 2 * ACT8_GROUP || w->f16_scales) return false;
-    return HAS_FIELDS || bits == 4 || (bits == 8 && HAS_DPBUSD);
+    return HAS_FIELDS || bits == 4 || (bits == 8 && HAS_DPBUSD) ||
+           (bits == 2 && HAS_DPBUSD && w->cols % LONG_COLS == 0);
 }
 
 /* Sixteen rows, and a token as they meet it. */
@@ -62,6 +65,20 @@ INLINE void order_sixteen_4(const int8_t *x, uint32_t cols, int8_t *out)
     }
 }
 
+/* Every fourth of 256 at a time; returns how many these are. */
+INLINE uint32_t order_sixteen_quads(const int8_t *x, uint32_t cols, int8_t *out)
+{
+    uint32_t i = 0;
+    for (; i + LONG_COLS <= cols; i += LONG_COLS)
+        for (uint32_t quarter = 0; quarter < 4; quarter++) {
+            __m128i t[4];
+            part_quads(x + i + 64 * quarter, 64, t);
+            for (uint32_t j = 0; j < 4; j++)
+                _mm_storeu_si128((void *)(out + i + 64 * j + 16 * quarter), t[j]);
+        }
+    return i;
+}
+
 /* The first sixteen of each 32, then the others. */
 INLINE void order_sixteen_halves(const int8_t *x, uint32_t cols, int8_t *out)
 {
@@ -75,10 +92,11 @@ INLINE void order_sixteen_halves(const int8_t *x, uint32_t cols, int8_t *out)
 INLINE const int8_t *order_sixteen(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *room)
 {
     if (bits > 4) return x;
+    uint32_t done = bits == 2 ? order_sixteen_quads(x, cols, room) : 0;
     if (bits == 4)
         order_sixteen_4(x, cols, room);
     else
-        order_sixteen_halves(x, cols, room);
+        order_sixteen_halves(x + done, cols - done, room + done);
     return room;
 }
 
@@ -213,6 +231,42 @@ INLINE void part_halves(const vi f[4], vi idot[2])
 #undef EVEN_LANES
 #undef ODD_LANES
 
+#define EVEN_DWORDS(a, b)                                                                          \
+    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88))
+#define ODD_DWORDS(a, b)                                                                           \
+    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xdd))
+
+/* 256 columns of 2 bits. A row's sums have a group in each 64 bits. */
+INLINE void dot_long_step(const uint8_t *p, size_t stride, const int8_t *x, vi idot[LONG_ACTS])
+{
+    const vi by[4] = {vi_load(x), vi_load(x + 64), vi_load(x + 128), vi_load(x + 192)};
+    vi even[4], odd[4], of_even[4], of_odd[4];
+    UNROLL
+    for (uint32_t i = 0; i < 4; i++, p += 4 * stride) {
+        vi v[4], pairs[2];
+        UNROLL
+        for (uint32_t r = 0; r < 4; r++) {
+            v[r] = dot_2(vi_load(p + r * stride), by);
+            PIN(v[r]);
+        }
+        UNROLL
+        for (uint32_t r = 0; r < 2; r++)
+            pairs[r] =
+                vi_add(EVEN_DWORDS(v[2 * r], v[2 * r + 1]), ODD_DWORDS(v[2 * r], v[2 * r + 1]));
+        even[i] = EVEN_DWORDS(pairs[0], pairs[1]);
+        odd[i] = ODD_DWORDS(pairs[0], pairs[1]);
+        PIN(even[i]);
+        PIN(odd[i]);
+    }
+    part_quarters(even, of_even);
+    part_quarters(odd, of_odd);
+    UNROLL
+    for (uint32_t i = 0; i < LONG_ACTS; i++) idot[i] = i % 2 ? of_odd[i / 2] : of_even[i / 2];
+}
+
+#undef EVEN_DWORDS
+#undef ODD_DWORDS
+
 /* The exact products of cols columns, 128 or 64, one vector of rows for each activation group. */
 INLINE void dot_step(const uint8_t *p, size_t stride, const int8_t *x, uint32_t cols, uint32_t bits,
                      vi idot[STEP_ACTS])
@@ -254,6 +308,16 @@ INLINE vf add_step(vf acc, const struct sixteen *s, const vi idot[STEP_ACTS], ui
                         vi_and(biases, high), s->total[g + 1]);
 }
 
+/* Before a step at byte `at` of each row. */
+INLINE void fetch_step(const struct rows *rows, size_t at, uint32_t bytes, bool streams)
+{
+    if (streams)
+        prefetch_streams(rows, SIXTEEN, at, bytes);
+    else
+        prefetch(rows->data + max_size(SIXTEEN * rows->stride, PREFETCH_BYTES) + SIXTEEN * at,
+                 SIXTEEN * bytes);
+}
+
 /*
  * Results of sixteen rows. Before a step uses some bytes of each, as many are fetched: of rows that
  * follow each other from further on, of streams from further on in each.
@@ -261,23 +325,26 @@ INLINE vf add_step(vf acc, const struct sixteen *s, const vi idot[STEP_ACTS], ui
 INLINE vf dot_sixteen(const struct sixteen *s, const struct rows *rows, bool streams, uint32_t bits)
 {
     const uint8_t *p = rows->data;
-    const uint8_t *ahead = p + max_size(SIXTEEN * rows->stride, PREFETCH_BYTES);
     const uint32_t bytes = STEP_BYTES_PER_BIT * bits;
     vf acc = vf_set(0);
-    vi idot[STEP_ACTS];
+    vi idot[LONG_ACTS];
     uint32_t a = 0;
     turn_pairs(rows->scales, rows->meta_stride, s->groups, s->scale_pairs);
     turn_pairs(rows->biases, rows->meta_stride, s->groups, s->bias_pairs);
-    for (; a + STEP_ACTS <= s->acts; a += STEP_ACTS, p += bytes, ahead += SIXTEEN * bytes) {
-        if (streams)
-            prefetch_streams(rows, SIXTEEN, (size_t)(p - rows->data), bytes);
-        else
-            prefetch(ahead, SIXTEEN * bytes);
-        dot_step(p, rows->stride, s->x + a * ACT8_GROUP, STEP_COLS, bits, idot);
+    for (; bits == 2 && a + LONG_ACTS <= s->acts; a += LONG_ACTS) {
+        fetch_step(rows, (size_t)a * bits * 4, 2 * bytes, streams);
+        dot_long_step(p + (size_t)a * bits * 4, rows->stride, s->x + a * ACT8_GROUP, idot);
+        acc = add_step(acc, s, idot, a, STEP_COLS);
+        acc = add_step(acc, s, idot + STEP_ACTS, a + STEP_ACTS, STEP_COLS);
+    }
+    for (; a + STEP_ACTS <= s->acts; a += STEP_ACTS) {
+        fetch_step(rows, (size_t)a * bits * 4, bytes, streams);
+        dot_step(p + (size_t)a * bits * 4, rows->stride, s->x + a * ACT8_GROUP, STEP_COLS, bits,
+                 idot);
         acc = add_step(acc, s, idot, a, STEP_COLS);
     }
     if (a == s->acts) return acc;
-    dot_step(p, rows->stride, s->x + a * ACT8_GROUP, 64, bits, idot);
+    dot_step(p + (size_t)a * bits * 4, rows->stride, s->x + a * ACT8_GROUP, 64, bits, idot);
     return add_step(acc, s, idot, a, 64);
 }
 
