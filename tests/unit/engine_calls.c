@@ -321,7 +321,7 @@ static void compare_levels(enum sluice_precision precision, double most)
         double off = distance(want.logits, p.logits, n);
         CHECK(off < most, "%s is off by %g", levels[i], off);
         CHECK(!products_only(levels[i]) ||
-                  memcmp(before.logits, p.logits, n * sizeof *p.logits) == 0,
+                  memcmp((i == 1 ? &want : &before)->logits, p.logits, n * sizeof *p.logits) == 0,
               "%s: other bits than the level below", levels[i]);
         prompt_release(&before);
         before = p;
