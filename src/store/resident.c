@@ -118,7 +118,7 @@ static enum sluice_status load_array(struct resident_load *l, size_t index)
     const struct job *job = &l->jobs[index];
     uint32_t align = reader_alignment(l->reader, job->file);
     uint64_t begin = job->offset / align * align;
-    for (uint64_t at = begin; at < end_of(job); at += PIECE_BYTES) {
+    for (uint64_t at = begin; at < end_of(job) && !atomic_load(&l->stop); at += PIECE_BYTES) {
         uint64_t need = end_of(job) - at < PIECE_BYTES ? end_of(job) - at : PIECE_BYTES;
         struct read_op op = {.file = job->file,
                              .offset = at,

@@ -268,12 +268,40 @@ static void test_abandoned(void)
     dense_release(&d);
 }
 
+/* Within an array too, which may take the drive seconds. */
+static void test_abandoned_within_an_array(void)
+{
+    static const char name[] = "hole.bin";
+    struct wmat m = {.type = WTYPE_BF16, .rows = 1 << 17, .cols = 4096}, *list[] = {&m};
+    struct tempdir dir;
+    struct file_map map;
+    struct resident resident;
+    struct resident_load *load;
+    struct resident_progress p;
+    REQUIRE(tempdir_make(&dir) && tempdir_write(&dir, name, "", 0));
+    const char *path = tempdir_path(&dir, name);
+    REQUIRE(truncate(path, (off_t)wmat_bytes(&m)) == 0);
+    REQUIRE(file_map_open(&map, path, &err) == SLUICE_OK, "%s", err.message);
+    m.data = map.data;
+    struct resident_options options = {0};
+    struct fault_options faults = {.most_bytes = 64 << 10};
+    REQUIRE(use_faults(&options.reader, INNER_NONE, &faults));
+    CHECK_OK(resident_begin(&resident, &load, &map, 1, list, 1, &options, &err));
+    CHECK(resident_next(load, &p));
+    resident_abandon(&load);
+    CHECK(resident_held(&resident) < resident.slab_bytes / 2);
+    resident_release(&resident);
+    file_map_release(&map);
+    tempdir_remove(&dir);
+}
+
 #define CASES(C)                                                                                   \
     C(right_bytes)                                                                                 \
     C(faults_change_no_byte)                                                                       \
     C(failed_reads)                                                                                \
     C(refused)                                                                                     \
     C(abandoned)                                                                                   \
+    C(abandoned_within_an_array)                                                                   \
     C(nothing_to_load)
 
 CHECK_MAIN(CASES)
