@@ -309,12 +309,12 @@ const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *na
     return at ? &cp->tensors[*at] : NULL;
 }
 
-/* The last tensor of the file that begins at or before offset; they are in order. */
 void checkpoint_want(const struct tensor *t)
 {
     file_want(t->data, t->bytes);
 }
 
+/* The last tensor of the file that begins at or before offset; they are in order. */
 static const struct tensor *last_before(const struct checkpoint *cp, uint32_t file, uint64_t offset)
 {
     size_t begin = 0, end = cp->n_tensors;
