@@ -158,7 +158,11 @@ static inline __attribute__((always_inline)) vector sum_lines(const vector *data
     for (size_t i = 0; i < each; i++)
         for (size_t s = 0; s < streams; s++) {
             const vector *line = data + (s * each + i) * LINE;
-            if (ahead) __builtin_prefetch((const uint8_t *)line + ahead, 0, streams > 1 ? 3 : 2);
+            const uint8_t *next = (const uint8_t *)line + ahead;
+            if (ahead && streams > 1)
+                __builtin_prefetch(next, 0, 3);
+            else if (ahead)
+                __builtin_prefetch(next, 0, 2);
             for (size_t j = 0; j < LINE; j++) sums[j] += line[j];
         }
     return sums[0] + sums[1] + sums[2] + sums[3];
