@@ -99,7 +99,7 @@ void policy_close(struct policy **p);
  * asked for. Errors: NOMEM.
  */
 enum sluice_status policy_put_off(struct policy *p, struct sluice_error *err);
-/* Memory in use, for the plan. */
+/* Memory in use. */
 size_t policy_bytes(const struct policy *p);
 
 /*

@@ -10,7 +10,7 @@
 
 /*
  * Bytes of a matrix whose rows are taken in pieces, unless the options say otherwise; and of a
- * piece, which take some 20 microseconds to read. Kernels go through longer ones faster.
+ * piece, unless there are not so many for each thread. Kernels go through longer ones faster.
  */
 enum { PIECES_FROM = 256 << 10 };
 /* So many times as much pays for the barrier that its result needs and columns do not. */
@@ -40,11 +40,12 @@ struct pieces cpu_rows_in_pieces(const struct task *t, const struct node *node,
 bool cpu_next_piece(const struct task *t, const struct pieces *pieces, uint32_t *begin,
                     uint32_t *end)
 {
+    const uint32_t least = min_u32(pieces->least, div_up_u32(pieces->n, t->n_threads));
     uint32_t at = atomic_load_explicit(pieces->turn, memory_order_relaxed), size;
     do {
         if (at >= pieces->n) return false;
         size = (pieces->n - at) / (2 * t->n_threads);
-        size = min_u32(max_u32(size, pieces->least), pieces->n - at);
+        size = min_u32(max_u32(size, least), pieces->n - at);
     } while (!atomic_compare_exchange_weak_explicit(pieces->turn, &at, at + size,
                                                     memory_order_relaxed, memory_order_relaxed));
     *begin = at;

@@ -70,7 +70,11 @@ INLINE __m128i load_4(const uint8_t *p)
 
 INLINE vi srl16(vi v, uint32_t bits)
 {
-    return V(srli_epi16)(v, (int)bits);
+#if defined(__AVX512F__)
+    return _mm512_srli_epi16(v, bits);
+#else
+    return _mm256_srli_epi16(v, (int)bits);
+#endif
 }
 
 /* The lanes of a and of b folded once: a's sums in the even lanes, b's in the odd ones. */
