@@ -555,13 +555,15 @@ int bench_run(const struct bench_options *options, uint64_t seed)
     if (!options->json) print_accuracy(&world, &last);
     print_result(options, "streaming read", "memory", 1,
                  measure_read(world.memory, options->threads), DRAM_BYTES, 0);
-    struct kernels before = {0};
+    struct kernels scalar, before = {0};
+    kernels_init(&scalar, 0);
     for (size_t i = 0; i < COUNT_OF(levels); i++) {
         uint32_t features = cpu_detect();
         struct kernels k;
         cpu_mask(levels[i], &features);
         kernels_init(&k, features);
-        if (memcmp(&k, &before, sizeof k) == 0) continue; /* the level adds nothing here */
+        bool is_new = memcmp(&k, &before, sizeof k) != 0 && memcmp(&k, &scalar, sizeof k) != 0;
+        if (i > 0 && !is_new) continue; /* the level adds nothing here */
         before = k;
         bench_level(&world, levels[i], &k);
     }
