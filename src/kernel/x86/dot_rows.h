@@ -70,10 +70,10 @@ INLINE __m128i load_4(const uint8_t *p)
 
 INLINE vi srl16(vi v, uint32_t bits)
 {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__clang__)
     return _mm512_srli_epi16(v, bits);
 #else
-    return _mm256_srli_epi16(v, (int)bits);
+    return V(srli_epi16)(v, (int)bits);
 #endif
 }
 
