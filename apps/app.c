@@ -43,6 +43,12 @@ static void show_loading(void *user, uint64_t done, uint64_t total)
     if (done >= total) progress_end(&app->progress);
 }
 
+static bool cancelled(void *user)
+{
+    (void)user;
+    return interrupt_signal() != 0;
+}
+
 void app_engine_options(struct app *app, struct sluice_engine_options *options)
 {
     const struct args *args = app->args;
@@ -65,6 +71,7 @@ void app_engine_options(struct app *app, struct sluice_engine_options *options)
     options->max_logit_rows = app->many_logits ? 0 : 1;
     options->verify = !args->no_verify;
     options->load_progress = show_loading;
+    options->load_cancelled = cancelled;
     options->load_user = app;
     options->log = app_print_log;
     options->log_user = app;
@@ -113,12 +120,6 @@ enum sluice_status app_tokenize(const sluice_tokenizer *tokenizer, const char *t
         cap = ids->n;
         ids->n = 0;
     }
-}
-
-static bool cancelled(void *user)
-{
-    (void)user;
-    return interrupt_signal() != 0;
 }
 
 static void report_progress(void *user, size_t done, size_t total)

@@ -170,6 +170,11 @@ struct sluice_engine_options {
      * get them in several turns. Generating text needs 1. 0: as many as 16 MiB hold.
      */
     uint32_t max_logit_rows;
+    /*
+     * Asked often while weights are read, in the call that opens and with load_user; true ends it
+     * with SLUICE_E_CANCELLED. NULL: never.
+     */
+    bool (*load_cancelled)(void *user);
 };
 
 SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *options);
@@ -179,7 +184,7 @@ SLUICE_API void sluice_engine_options_default(struct sluice_engine_options *opti
  * of a split one), or a folder of one GGUF model. Dense weights are read into memory, experts when
  * they are needed, unless io is SLUICE_IO_MMAP. options may be NULL.
  * Errors: NOT_FOUND, FORMAT, MISMATCH, UNSUPPORTED, IO, NOMEM, ARGUMENT, BUDGET (ram_bytes are too
- * few, and how many would do). A missing or unusable tokenizer is no error here.
+ * few, and how many would do), CANCELLED. A missing or unusable tokenizer is no error here.
  */
 SLUICE_NODISCARD SLUICE_API enum sluice_status
 sluice_engine_open(sluice_engine **engine, const char *path,

@@ -89,14 +89,16 @@ static enum sluice_status follow(struct sluice_engine *e,
                                  void (*has_memory)(struct sluice_engine *e),
                                  struct sluice_error *err)
 {
-    const struct sluice_engine_options *o = &e->options;
     struct resident_progress p;
     while (resident_next(e->dense_load->load, &p)) {
         if (p.has_memory && has_memory) {
             has_memory(e);
             has_memory = NULL;
         }
-        if (o->load_progress) o->load_progress(o->load_user, p.done, p.total);
+        if (!memory_goes_on(e, p.done, p.total))
+            return err_set(err, SLUICE_E_CANCELLED,
+                           "cancelled after %.1f of %.1f MiB of dense weights",
+                           (double)p.done / 0x1p20, (double)p.total / 0x1p20);
         TRY(check_up_to(e, p.n_read, err));
     }
     if (has_memory) has_memory(e);

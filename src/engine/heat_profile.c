@@ -59,8 +59,7 @@ enum sluice_status heat_warm(struct sluice_engine *e, struct sluice_error *err)
     if (status == SLUICE_OK) {
         size_t n = list_warm(e, list);
         for (size_t i = 0; i < n; i++) places[i] = list[i].place;
-        status =
-            store_warm(e->store, places, n, e->options.load_progress, e->options.load_user, err);
+        status = store_warm(e->store, places, n, memory_goes_on, e, err);
     }
     free(list);
     free(places);

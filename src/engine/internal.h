@@ -90,6 +90,8 @@ enum sluice_status memory_open(struct sluice_engine *e, struct sluice_error *err
 /* Threads that take so much memory ahead of its use. */
 uint32_t memory_populaters(const struct sluice_engine *e, uint64_t bytes);
 struct reader_options memory_reader_options(const struct sluice_engine *e);
+/* Tells how far reading at open is; false: the caller wants no more of it. */
+bool memory_goes_on(void *engine, uint64_t done, uint64_t total);
 enum { MEMORY_ALIGN = 4096 }; /* what O_DIRECT asks for at most, as far as is planned */
 uint64_t memory_plan_total(const struct memory_plan *plan);
 /* What the plan is now. */

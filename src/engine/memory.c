@@ -208,11 +208,18 @@ static enum sluice_status open_store(struct sluice_engine *e, struct sluice_erro
     return SLUICE_OK;
 }
 
+bool memory_goes_on(void *engine, uint64_t done, uint64_t total)
+{
+    const struct sluice_engine_options *o = &((const struct sluice_engine *)engine)->options;
+    if (o->load_progress) o->load_progress(o->load_user, done, total);
+    return !o->load_cancelled || !o->load_cancelled(o->load_user);
+}
+
 static enum sluice_status fill_store(struct sluice_engine *e, struct sluice_error *err)
 {
     TRY(heat_warm(e, err));
     if (!e->options.preload) return SLUICE_OK;
-    return store_preload(e->store, e->options.load_progress, e->options.load_user, err);
+    return store_preload(e->store, memory_goes_on, e, err);
 }
 
 enum sluice_status memory_begin(struct sluice_engine *e, struct sluice_error *err)

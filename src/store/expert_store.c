@@ -340,8 +340,8 @@ static enum sluice_status preload_bank(struct expert_store *s, const struct bank
 }
 
 static enum sluice_status load_chosen(struct expert_store *s, const bool *chosen,
-                                      void (*progress)(void *user, uint64_t done, uint64_t total),
-                                      void *user, struct sluice_error *err)
+                                      store_progress_fn *progress, void *user,
+                                      struct sluice_error *err)
 {
     uint32_t most = 0;
     for (uint32_t b = 0; b < s->n_banks; b++) most = max_u32(most, s->banks[b].bank->n_experts);
@@ -352,16 +352,17 @@ static enum sluice_status load_chosen(struct expert_store *s, const bool *chosen
     struct store_stats before = s->stats; /* nobody asked for these experts yet */
     for (uint32_t b = 0; b < s->n_banks && status == SLUICE_OK; b++) {
         status = preload_bank(s, &s->banks[b], &p, err);
-        if (progress) progress(user, b + 1, s->n_banks);
+        if (status == SLUICE_OK && progress && !progress(user, b + 1, s->n_banks))
+            status = err_set(err, SLUICE_E_CANCELLED,
+                             "cancelled after the experts of %u of %u layers", b + 1, s->n_banks);
     }
     s->stats = before;
     free(lists);
     return status;
 }
 
-enum sluice_status store_preload(struct expert_store *s,
-                                 void (*progress)(void *user, uint64_t done, uint64_t total),
-                                 void *user, struct sluice_error *err)
+enum sluice_status store_preload(struct expert_store *s, store_progress_fn *progress, void *user,
+                                 struct sluice_error *err)
 {
     return load_chosen(s, NULL, progress, user, err);
 }
@@ -381,8 +382,7 @@ static void choose(const struct expert_store *s, const struct expert_place *plac
 }
 
 enum sluice_status store_warm(struct expert_store *s, const struct expert_place *places, size_t n,
-                              void (*progress)(void *user, uint64_t done, uint64_t total),
-                              void *user, struct sluice_error *err)
+                              store_progress_fn *progress, void *user, struct sluice_error *err)
 {
     bool *chosen = calloc((size_t)s->n_keys + 1, sizeof *chosen);
     uint32_t *room = calloc((size_t)s->n_classes + 1, sizeof *room);

@@ -94,9 +94,10 @@ void store_done(struct expert_store *store, uint32_t expert);
 const struct expert_view *store_view(const struct expert_store *store,
                                      const struct expert_bank *bank, uint32_t expert);
 
+/* Told how many layers are done; false ends the call with CANCELLED. */
+typedef bool store_progress_fn(void *user, uint64_t done, uint64_t total);
 /* Reads experts until the slots are full or all are there. progress may be NULL. */
-enum sluice_status store_preload(struct expert_store *store,
-                                 void (*progress)(void *user, uint64_t done, uint64_t total),
+enum sluice_status store_preload(struct expert_store *store, store_progress_fn *progress,
                                  void *user, struct sluice_error *err);
 
 struct expert_place {
@@ -104,8 +105,8 @@ struct expert_place {
 };
 /* The same with experts that are named, the first of them as far as free slots go. */
 enum sluice_status store_warm(struct expert_store *store, const struct expert_place *places,
-                              size_t n, void (*progress)(void *user, uint64_t done, uint64_t total),
-                              void *user, struct sluice_error *err);
+                              size_t n, store_progress_fn *progress, void *user,
+                              struct sluice_error *err);
 /* Per expert of a bank, the decode steps that asked for it; of so many. */
 const uint32_t *store_uses(const struct expert_store *store, uint32_t bank, uint64_t *n_steps);
 

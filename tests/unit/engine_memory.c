@@ -356,6 +356,49 @@ static void test_plan_only(void)
     prompt_release(&p);
 }
 
+/* Ends an opening as soon as it reads something of at most so many parts; 0: never. */
+struct patience {
+    unsigned asked;
+    uint64_t total, most;
+};
+
+static void hear(void *user, uint64_t done, uint64_t total)
+{
+    struct patience *p = user;
+    CHECK(done <= total);
+    p->total = total;
+}
+
+static bool is_over(void *user)
+{
+    struct patience *p = user;
+    p->asked++;
+    return p->total <= p->most;
+}
+
+static void test_cancelled(void)
+{
+    enum { LAYERS = 8 };
+    static const struct {
+        uint64_t most;
+        const char *text;
+    } rows[] = {{UINT64_MAX, "MiB of dense weights"}, {LAYERS, "the experts of 1 of 8 layers"}};
+    struct patience p = {0};
+    struct sluice_engine_options o = small_options(0);
+    o.preload = true;
+    o.load_progress = hear;
+    o.load_cancelled = is_over;
+    o.load_user = &p;
+    sluice_engine *engine = run_engine(storyteller, &o);
+    CHECK(p.asked > LAYERS && p.total == LAYERS);
+    sluice_engine_close(&engine);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        p = (struct patience){.most = rows[i].most};
+        CHECK(sluice_engine_open(&engine, storyteller, &o, &err) == SLUICE_E_CANCELLED && !engine);
+        CHECK(strstr(err.message, rows[i].text), "%s", err.message);
+    }
+}
+
 #define CASES(C)                                                                                   \
     C(batch_by_memory)                                                                             \
     C(sessions_take_slots)                                                                         \
@@ -364,6 +407,7 @@ static void test_plan_only(void)
     C(callbacks)                                                                                   \
     C(heat)                                                                                        \
     C(heat_of_another_model)                                                                       \
-    C(plan_only)
+    C(plan_only)                                                                                   \
+    C(cancelled)
 
 CHECK_MAIN(CASES)

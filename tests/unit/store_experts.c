@@ -305,14 +305,15 @@ static void test_cut_files(void)
 }
 
 struct progress {
-    uint64_t calls, done, total;
+    uint64_t calls, done, total, most; /* most: calls, 0: any number */
 };
 
-static void count_progress(void *user, uint64_t done, uint64_t total)
+static bool count_progress(void *user, uint64_t done, uint64_t total)
 {
     struct progress *p = user;
     CHECK(done <= total && done >= p->done);
-    *p = (struct progress){p->calls + 1, done, total};
+    *p = (struct progress){p->calls + 1, done, total, p->most};
+    return p->calls != p->most;
 }
 
 static void test_preload(void)
@@ -341,6 +342,22 @@ static void test_preload(void)
         if (slots[i] == 1000) CHECK(after.misses == 0 && after.bytes_read == before.bytes_read);
         store_close(&t.store);
     }
+    world_release(&w);
+}
+
+static void test_preload_is_cancelled(void)
+{
+    struct world w;
+    struct store_options o = {.n_slots = 1000};
+    REQUIRE(world_make(&w, all_shapes, COUNT_OF(all_shapes), 14));
+    struct stepper t = {.world = &w, .rng = {4}, .store = open_store(&w, &o)};
+    struct progress p = {.most = 1};
+    CHECK(store_preload(t.store, count_progress, &p, &err) == SLUICE_E_CANCELLED);
+    CHECK(p.calls == 1 && p.done == 1 && strstr(err.message, "1 of"), "%s", err.message);
+    CHECK_OK(store_preload(t.store, NULL, NULL, &err));
+    stepper_choose_any(&t);
+    CHECK(stepper_run(&t) == SLUICE_OK, "%s", t.err.message);
+    store_close(&t.store);
     world_release(&w);
 }
 
@@ -608,6 +625,7 @@ static void test_check_hook(void)
     C(lasting_failure)                                                                             \
     C(cut_files)                                                                                   \
     C(preload)                                                                                     \
+    C(preload_is_cancelled)                                                                        \
     C(preload_fails)                                                                               \
     C(slot_bytes)                                                                                  \
     C(budget_is_used)                                                                              \
