@@ -461,7 +461,6 @@ INLINE void order_row(const int8_t *x, uint32_t cols, uint32_t bits, int8_t *out
 
 #undef FOLD_32
 #undef FOLD_64
-#undef SHUFFLE
 #undef V
 #undef DPBUSD
 #undef DPWSSD

@@ -82,7 +82,7 @@ INLINE bool are_streams(const struct wmat *w, uint32_t rows, uint32_t bits)
     return (uint64_t)rows * w->cols / 8 * bits >= STREAMS_FROM;
 }
 
-/* At least two rows in each stream. */
+/* The rows of each stream, where there are at least two for each. */
 INLINE uint32_t span_of(uint32_t rows, uint32_t streams)
 {
     return (rows / streams - 1) | 1;
@@ -112,7 +112,7 @@ INLINE void prefetch_streams(const struct rows *rows, uint32_t n_rows, size_t at
         prefetch_each(rows->data + at + STREAM_AHEAD, rows->stride, n_rows, bytes);
 }
 
-/* The next row of each stream, whose scales and biases are those of one `all` of them. */
+/* The next row of each stream; scales and biases of rows further on are fetched. */
 INLINE void next_of_streams(struct rows *rows, const struct rows *all, uint32_t n_rows)
 {
     const size_t ahead = STREAM_META_AHEAD * all->meta_stride;

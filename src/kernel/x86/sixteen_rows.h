@@ -231,11 +231,6 @@ INLINE void part_halves(const vi f[4], vi idot[2])
 #undef EVEN_LANES
 #undef ODD_LANES
 
-#define EVEN_DWORDS(a, b)                                                                          \
-    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88))
-#define ODD_DWORDS(a, b)                                                                           \
-    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xdd))
-
 /* 256 columns of 2 bits. A row's sums have a group in each 64 bits. */
 INLINE void dot_long_step(const uint8_t *p, size_t stride, const int8_t *x, vi idot[LONG_ACTS])
 {
@@ -251,10 +246,10 @@ INLINE void dot_long_step(const uint8_t *p, size_t stride, const int8_t *x, vi i
         }
         UNROLL
         for (uint32_t r = 0; r < 2; r++)
-            pairs[r] =
-                vi_add(EVEN_DWORDS(v[2 * r], v[2 * r + 1]), ODD_DWORDS(v[2 * r], v[2 * r + 1]));
-        even[i] = EVEN_DWORDS(pairs[0], pairs[1]);
-        odd[i] = ODD_DWORDS(pairs[0], pairs[1]);
+            pairs[r] = vi_add(SHUFFLE(v[2 * r], v[2 * r + 1], 0x88),
+                              SHUFFLE(v[2 * r], v[2 * r + 1], 0xdd));
+        even[i] = SHUFFLE(pairs[0], pairs[1], 0x88);
+        odd[i] = SHUFFLE(pairs[0], pairs[1], 0xdd);
         PIN(even[i]);
         PIN(odd[i]);
     }
@@ -263,9 +258,6 @@ INLINE void dot_long_step(const uint8_t *p, size_t stride, const int8_t *x, vi i
     UNROLL
     for (uint32_t i = 0; i < LONG_ACTS; i++) idot[i] = i % 2 ? of_odd[i / 2] : of_even[i / 2];
 }
-
-#undef EVEN_DWORDS
-#undef ODD_DWORDS
 
 /* The exact products of cols columns, 128 or 64, one vector of rows for each activation group. */
 INLINE void dot_step(const uint8_t *p, size_t stride, const int8_t *x, uint32_t cols, uint32_t bits,
