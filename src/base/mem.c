@@ -70,7 +70,7 @@ size_t mem_held(const void *p, size_t bytes)
 
 void mem_unreserve(void *p, size_t bytes)
 {
-    if (p) munmap(p, bytes);
+    if (p) munmap(p, align_up(bytes, PAGE));
 }
 
 /* A range of its own: nothing beside it can be taken with its large pages. */

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bits.h"
+
 /* The system's words for error, thread-safe. */
 static enum sluice_status system_error(struct sluice_error *err, const char *path, const char *verb,
                                        int error)
@@ -106,7 +108,10 @@ enum sluice_status file_map_check(const struct file_map *map, struct sluice_erro
 
 void file_map_release(struct file_map *map)
 {
-    if (map->data) munmap((void *)(uintptr_t)map->data, map->bytes);
+    /* The last page as a whole: the thread sanitizer forgets no part of one, and would hold what
+     * is mapped there later for this map still. */
+    size_t pages = align_up(map->bytes, (size_t)sysconf(_SC_PAGESIZE));
+    if (map->data) munmap((void *)(uintptr_t)map->data, pages);
     free(map->path);
     *map = (struct file_map){0};
 }
