@@ -72,14 +72,15 @@ INLINE void prefetch(const uint8_t *p, size_t bytes)
  * less. An odd span keeps streams from meeting in the same sets of a cache.
  */
 enum {
-    STREAMS_FROM = 128 << 10, /* bytes of rows */
+    LONG_FROM = 128 << 10, /* bytes of rows */
     STREAM_AHEAD = 512,
     STREAM_META_AHEAD = 3, /* rows */
 };
 
-INLINE bool are_streams(const struct wmat *w, uint32_t rows, uint32_t bits)
+/* Rows of `stride` bytes that no cache is likely to have. */
+INLINE bool are_long(size_t stride, uint32_t rows)
 {
-    return (uint64_t)rows * w->cols / 8 * bits >= STREAMS_FROM;
+    return rows * stride >= LONG_FROM;
 }
 
 /* The rows of each stream, where there are at least two for each. */

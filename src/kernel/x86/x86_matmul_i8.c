@@ -348,7 +348,7 @@ MATMUL_I8(8)
 INLINE uint32_t one_token_streams(const struct work *k, uint32_t row0, uint32_t row1, size_t token,
                                   uint32_t bits, float *y)
 {
-    if (row0 >= row1 || !are_streams(k->w, row1 - row0, bits)) return row0;
+    if (row0 >= row1 || !are_long((size_t)k->w->cols / 8 * bits, row1 - row0)) return row0;
 #if defined(__AVX512F__)
     if (takes_sixteen(k->w, bits) && row1 - row0 >= 2 * SIXTEEN)
         return sixteen_streams(k, row0, row1, token, bits, y);
