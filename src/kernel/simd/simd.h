@@ -38,6 +38,8 @@
 #else
 #define PIN(v) __asm__ volatile("" : "+x"(v))
 #endif
+/* The same of an address: constants are added where it is used, not kept as sums. */
+#define PIN_ADDRESS(p) __asm__("" : "+r"(p))
 
 /* Names of this set's own functions. */
 #if defined(__ARM_FEATURE_MATMUL_INT8)

@@ -8,14 +8,17 @@
 
 #include "kernel/x86/unpack_quads.h"
 
-/* A tile is vectors of rows by tokens; this many fit the registers. */
-enum { TILE_VECTORS = 2, TILE_TOKENS = LANES == 16 ? 4 : 2 };
-
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 #define HAS_DPBUSD 1
 #else
 #define HAS_DPBUSD 0
 #endif
+
+/*
+ * A tile is vectors of rows by tokens: with AVX2 as many as have their sums of one group in
+ * registers, while those in floats wait in memory.
+ */
+enum { TILE_VECTORS = 2, TILE_TOKENS = LANES == 16 || !HAS_DPBUSD ? 4 : 2 };
 
 /* Planes of 8 quads that a group of such weights is unpacked to. */
 INLINE uint32_t planes_of(uint32_t bits)
@@ -38,8 +41,8 @@ INLINE vi broadcast_quad(const int8_t *x)
 #define DPBUSD _mm256_dpbusd_avx_epi32
 #endif
 
-/* The quads of a group with `tokens` rows of activations, `ldx` apart; all but those constants. */
-INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *x, size_t ldx,
+/* The quads of a group with rows of activations from `at` on; all but addresses constants. */
+INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *const *x, size_t at,
                      uint32_t tokens, uint32_t bits, vi idot[TILE_VECTORS][TILE_TOKENS])
 {
     (void)bits;
@@ -56,7 +59,7 @@ INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *x, si
         }
         UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
-            vi v = broadcast_quad(x + t * ldx + j * 4);
+            vi v = broadcast_quad(x[t] + at + j * 4);
             UNROLL
             for (uint32_t r = 0; r < vectors; r++) {
                 idot[r][t] = DPBUSD(idot[r][t], w[r], v);
@@ -93,7 +96,7 @@ INLINE uint32_t quads_per_flush(uint32_t bits)
 }
 
 /* One plane, counted `times`; more: added to what idot holds. */
-INLINE void dot_plane(const uint8_t *quads, uint32_t vectors, const int8_t *x, size_t ldx,
+INLINE void dot_plane(const uint8_t *quads, uint32_t vectors, const int8_t *const *x, size_t at,
                       uint32_t tokens, uint32_t bits, int16_t times, bool more,
                       vi idot[TILE_VECTORS][TILE_TOKENS])
 {
@@ -115,7 +118,7 @@ INLINE void dot_plane(const uint8_t *quads, uint32_t vectors, const int8_t *x, s
         }
         UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
-            vi v = broadcast_quad(x + t * ldx + j * 4);
+            vi v = broadcast_quad(x[t] + at + j * 4);
             UNROLL
             for (uint32_t r = 0; r < vectors; r++) {
                 vi pair = MADDUBS(w[r], v);
@@ -133,13 +136,13 @@ INLINE void dot_plane(const uint8_t *quads, uint32_t vectors, const int8_t *x, s
     }
 }
 
-/* The quads of a group with `tokens` rows of activations, `ldx` apart; all but those constants. */
-INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *x, size_t ldx,
+/* The quads of a group with rows of activations from `at` on; all but addresses constants. */
+INLINE void dot_tile(const uint8_t *quads, uint32_t vectors, const int8_t *const *x, size_t at,
                      uint32_t tokens, uint32_t bits, vi idot[TILE_VECTORS][TILE_TOKENS])
 {
-    dot_plane(quads, vectors, x, ldx, tokens, bits, 1, false, idot);
+    dot_plane(quads, vectors, x, at, tokens, bits, 1, false, idot);
     if (planes_of(bits) == 2)
-        dot_plane(quads + QUADS * vectors * 4 * LANES, vectors, x, ldx, tokens, bits, 16, true,
+        dot_plane(quads + QUADS * vectors * 4 * LANES, vectors, x, at, tokens, bits, 16, true,
                   idot);
 }
 

@@ -117,12 +117,13 @@ INLINE vf group_sum(const float *sum, uint32_t per_group)
     return total;
 }
 
-/* part += idot * act scale, for activation group a of n tokens. */
-INLINE void add_part(const uint8_t *quads, const struct tokens *x, uint32_t a, uint32_t n,
-                     uint32_t vectors, uint32_t bits, vf part[TILE_VECTORS][TILE_TOKENS])
+/* part += idot * act scale, for activation group a of n tokens; q: theirs. */
+INLINE void add_part(const uint8_t *quads, const struct tokens *x, const int8_t *const *q,
+                     uint32_t a, uint32_t n, uint32_t vectors, uint32_t bits,
+                     vf part[TILE_VECTORS][TILE_TOKENS])
 {
     vi idot[TILE_VECTORS][TILE_TOKENS];
-    dot_tile(quads, vectors, x->q + a * ACT8_GROUP, x->ldq, n, bits, idot);
+    dot_tile(quads, vectors, q, (size_t)a * ACT8_GROUP, n, bits, idot);
     UNROLL
     for (uint32_t t = 0; t < n; t++) {
         vf by = vf_set(x->scale[t * x->ldscale + a]);
@@ -144,6 +145,12 @@ INLINE void tile(const struct work *k, const struct panel *p, const struct token
     const uint8_t *quads = k->quads;
     const float *scales = k->scales, *biases = k->biases;
     vf acc[TILE_VECTORS][TILE_TOKENS], part[TILE_VECTORS][TILE_TOKENS];
+    const int8_t *q[TILE_TOKENS];
+    UNROLL
+    for (uint32_t t = 0; t < n; t++) {
+        q[t] = x->q + t * x->ldq;
+        PIN_ADDRESS(q[t]);
+    }
     UNROLL
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t r = 0; r < vectors; r++)
@@ -152,12 +159,12 @@ INLINE void tile(const struct work *k, const struct panel *p, const struct token
         UNROLL
         for (uint32_t t = 0; t < n; t++)
             for (uint32_t r = 0; r < vectors; r++) part[r][t] = vf_set(0);
-        add_part(quads, x, a, n, vectors, bits, part);
+        add_part(quads, x, q, a, n, vectors, bits, part);
         if (pairs) {
-            add_part(quads + group_bytes, x, a + 1, n, vectors, bits, part);
+            add_part(quads + group_bytes, x, q, a + 1, n, vectors, bits, part);
         } else {
             for (uint32_t j = 1; j < per_group; j++)
-                add_part(quads + j * group_bytes, x, a + j, n, vectors, bits, part);
+                add_part(quads + j * group_bytes, x, q, a + j, n, vectors, bits, part);
         }
         UNROLL
         for (uint32_t t = 0; t < n; t++) {
