@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,10 +28,13 @@ struct populate {
     struct mem_range *ranges;
     uint32_t n_ranges;
     size_t n_pieces;
+    size_t ahead; /* so many pieces are taken behind those that somebody else touches */
     _Atomic size_t next;
     _Atomic size_t avoid; /* behind the last piece that somebody else touches */
     _Atomic bool stop;
-    _Atomic uint32_t n_over; /* threads that have ended */
+    sem_t wake;
+    _Atomic uint32_t n_asleep; /* at most so many threads wait for it */
+    _Atomic uint32_t n_over;   /* threads that have ended */
     pthread_t *threads;
     uint32_t n_threads;
 };
@@ -51,10 +55,37 @@ static bool populate_piece(const struct mem_range *r, size_t piece)
     return madvise((char *)r->base + begin, end - begin, MADV_POPULATE_WRITE) == 0;
 }
 
+/* Fewer than so many pieces wait to be touched, or it ends. */
+static bool is_short(struct populate *p, size_t pieces)
+{
+    size_t next = atomic_load(&p->next);
+    return next >= p->n_pieces || next < atomic_load(&p->avoid) + pieces || atomic_load(&p->stop);
+}
+
+/*
+ * Sleeps while enough is there, and then until half of it is used: work in long turns leaves long
+ * times in which nobody else is held up. A thread that is woken for nothing looks again.
+ */
+static void wait_until_short(struct populate *p)
+{
+    if (p->ahead == 0 || is_short(p, p->ahead)) return;
+    while (!is_short(p, p->ahead / 2)) {
+        atomic_fetch_add(&p->n_asleep, 1);
+        if (!is_short(p, p->ahead / 2)) (void)sem_wait(&p->wake);
+    }
+}
+
+/* No lock: whoever held it might be a thread that gets no core for a while. */
+static void wake_all(struct populate *p)
+{
+    for (uint32_t n = atomic_exchange(&p->n_asleep, 0); n > 0; n--) (void)sem_post(&p->wake);
+}
+
 /* The piece whose turn it is; past the end when there is none left. */
 static size_t next_piece(struct populate *p)
 {
     for (;;) {
+        wait_until_short(p);
         size_t i = atomic_fetch_add(&p->next, 1), avoid = atomic_load(&p->avoid);
         if (i >= p->n_pieces) return i - p->n_pieces;
         if (i >= avoid) return i;
@@ -87,10 +118,13 @@ static bool start_threads(struct populate *p, uint32_t n)
     return p->n_threads > 0;
 }
 
-struct populate *populate_start(const struct mem_range *ranges, uint32_t n, uint32_t n_threads)
+struct populate *populate_start(const struct mem_range *ranges, uint32_t n, uint32_t n_threads,
+                                size_t ahead)
 {
     struct populate *p = n && n_threads ? calloc(1, sizeof *p) : NULL;
     if (!p) return NULL;
+    (void)sem_init(&p->wake, 0, 0);
+    p->ahead = ahead / PIECE + (ahead % PIECE != 0);
     p->ranges = calloc(n, sizeof *p->ranges);
     bool ok = p->ranges != NULL;
     if (ok) memcpy(p->ranges, ranges, n * sizeof *ranges);
@@ -111,6 +145,7 @@ void populate_avoid(struct populate *p, const void *at, size_t bytes)
         while (was < end && !atomic_compare_exchange_weak(&p->avoid, &was, end)) {
         }
     }
+    if (p && atomic_load(&p->n_asleep) && is_short(p, p->ahead / 2)) wake_all(p);
 }
 
 bool populate_runs(const struct populate *p)
@@ -124,7 +159,9 @@ void populate_stop(struct populate **out)
     if (!p) return;
     *out = NULL;
     atomic_store(&p->stop, true);
+    wake_all(p);
     for (uint32_t i = 0; i < p->n_threads; i++) pthread_join(p->threads[i], NULL);
+    (void)sem_destroy(&p->wake);
     free(p->threads);
     free(p->ranges);
     free(p);

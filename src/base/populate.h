@@ -20,10 +20,13 @@ struct populate;
 
 /*
  * Begins to take the memory of all ranges, each from its beginning on, side by side. What is in
- * them stays as it is, so that they may be used meanwhile, by the kernel too. NULL: the system
- * cannot (it is older than Linux 5.14, or refuses threads), and pages come as they are touched.
+ * them stays as it is, so that they may be used meanwhile, by the kernel too. ahead: bytes that may
+ * wait to be touched; with that many threads sleep until half of them are, as populate_avoid()
+ * tells; 0: as many as there are. NULL: the system cannot (it is older than Linux 5.14, or refuses
+ * threads), and pages come as they are touched.
  */
-struct populate *populate_start(const struct mem_range *ranges, uint32_t n, uint32_t n_threads);
+struct populate *populate_start(const struct mem_range *ranges, uint32_t n, uint32_t n_threads,
+                                size_t ahead);
 /*
  * The caller touches this part of a range next, and then what follows it: threads leave that to it
  * and go on further behind, since two that take the same page at once clear two. What was left out

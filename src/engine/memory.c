@@ -18,7 +18,7 @@
  */
 enum { SLACK_BYTES = 2 << 20 };
 
-enum { MOST_POPULATERS = 4, LEAST_POPULATED = 64 << 20 };
+enum { MOST_POPULATERS = 4, LEAST_POPULATED = 64 << 20, TOKENS_AHEAD = 2 };
 enum { ALIGN = MEMORY_ALIGN, THREAD_BYTES = 128 << 10, IO_BYTES = 1 << 20 };
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
@@ -232,9 +232,17 @@ enum sluice_status memory_begin(struct sluice_engine *e, struct sluice_error *er
     return budget_of(e, held, UINT64_MAX) < least ? SLUICE_OK : dense_begin(e, err);
 }
 
+/*
+ * What two tokens may need is there before they do. All at once would hold up the first token: a
+ * machine gives only so much new memory a second, and the process waits for whoever is taking some
+ * when it maps a file or a stack.
+ */
 static void populate_store(struct sluice_engine *e)
 {
-    store_populate(e->store, memory_populaters(e, e->plan.slots));
+    uint64_t largest, all = all_slot_bytes(e, &largest);
+    uint64_t token = (uint64_t)e->model.n_banks * e->model.n_picks * largest;
+    size_t ahead = (size_t)min_u64(all, max_u64(token * TOKENS_AHEAD, LEAST_POPULATED));
+    store_populate(e->store, memory_populaters(e, e->plan.slots), ahead);
 }
 
 /*

@@ -57,8 +57,11 @@ enum sluice_status store_open(struct expert_store **store, const struct file_map
                               uint32_t n_banks, const struct store_options *options,
                               struct sluice_error *err);
 void store_close(struct expert_store **store);
-/* So many threads take memory for slots ahead of use from now on, in the order of their use. */
-void store_populate(struct expert_store *store, uint32_t n_threads);
+/*
+ * So many threads take memory for slots ahead of use from now on, in the order of their use; ahead:
+ * how many bytes ahead, 0: all of it (base/populate.h).
+ */
+void store_populate(struct expert_store *store, uint32_t n_threads, size_t ahead);
 
 /*
  * The step to come asks for these experts, in any order: what the store knows of them, which no

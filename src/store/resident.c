@@ -201,7 +201,7 @@ static enum sluice_status make_slab(struct resident *resident, size_t bytes,
     (void)madvise(resident->slab, bytes, MADV_HUGEPAGE);
     mem_spread(resident->slab, bytes, o->reader.memory_nodes);
     struct mem_range slab = {resident->slab, bytes};
-    *populate = populate_start(&slab, 1, bytes ? o->n_populaters : 0);
+    *populate = populate_start(&slab, 1, bytes ? o->n_populaters : 0, 0);
     return SLUICE_OK;
 }
 

@@ -112,14 +112,16 @@ static void populate(struct expert_store *s)
     for (uint32_t c = 0; ranges && c < s->n_classes; c++)
         ranges[c] = (struct mem_range){s->classes[c].slab,
                                        (size_t)s->classes[c].n * s->classes[c].slot_bytes};
-    if (ranges) s->populate = populate_start(ranges, s->n_classes, s->n_populaters);
+    if (ranges)
+        s->populate = populate_start(ranges, s->n_classes, s->n_populaters, s->populate_ahead);
     free(ranges);
 }
 
-void store_populate(struct expert_store *s, uint32_t n_threads)
+void store_populate(struct expert_store *s, uint32_t n_threads, size_t ahead)
 {
     populate_stop(&s->populate);
     s->n_populaters = n_threads;
+    s->populate_ahead = ahead;
     populate(s);
 }
 

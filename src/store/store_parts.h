@@ -94,6 +94,7 @@ struct expert_store {
     uint32_t n_slots;   /* in use, of all classes */
     uint32_t slot_room; /* entries of slots */
     uint32_t n_populaters;
+    size_t populate_ahead;     /* bytes; 0: all */
     struct populate *populate; /* of the slots in use; NULL: none, or not possible */
     uint32_t *slot_of;         /* per key: its slot, or NONE */
     uint32_t n_keys;

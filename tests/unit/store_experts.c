@@ -98,7 +98,7 @@ static void test_right_bytes(void)
                                       .policy = (enum policy_kind)(round % POLICY_COUNT),
                                       .reader = way_options(&ways[k], round)};
             struct stepper t = {.world = &w, .rng = {round}, .store = open_store(&w, &o)};
-            store_populate(t.store, round % 3);
+            store_populate(t.store, round % 3, round % 2 << 22);
             CHECK_OK(
                 pool_open(&t.pool, &(struct pool_options){.n_threads = threads[round % 3]}, &err));
             uint32_t n = store_slots(t.store), all = count_experts(&w);
@@ -211,7 +211,7 @@ static void fail_read(const struct world *w, uint32_t k, uint32_t *n_failed)
                               .reader = {.depth = 1 + k % 9}};
     CHECK(use_faults(&o.reader, k % 5 ? INNER_NONE : INNER_PREAD, &faults));
     struct stepper t = {.world = w, .rng = {k}, .store = open_store(w, &o)};
-    store_populate(t.store, k % 2);
+    store_populate(t.store, k % 2, 0);
     uint32_t last = 40; /* a few steps after the one that fails */
     for (uint32_t i = 0; i < last && !check_failures; i++) {
         stepper_choose_any(&t);

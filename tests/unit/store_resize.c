@@ -44,7 +44,7 @@ static void run_ways(const struct world *w, enum policy_kind policy, uint64_t se
         .seed = seed, .short_chance = 20, .eintr_chance = 10, .delay = 3, .reorder = true};
     if (seed % 3 == 0) CHECK(use_faults(&o.reader, INNER_NONE, &faults));
     struct stepper t = {.world = w, .rng = {seed}, .store = open_store(w, &o)};
-    store_populate(t.store, (uint32_t)(seed % 4));
+    store_populate(t.store, (uint32_t)(seed % 4), seed % 3 << 21);
     uint64_t all = all_bytes(w);
     store_resize(t.store, 0);
     uint32_t least = store_slots(t.store);
@@ -172,7 +172,7 @@ static void test_memory_comes_ahead(void)
     uint64_t slot = store_slot_bytes(w.list[0], 4096), before = resident_bytes_now();
     struct store_options o = {.n_slots = 40, .reader = {.kind = READER_PREAD}};
     struct expert_store *s = open_store(&w, &o);
-    store_populate(s, 2);
+    store_populate(s, 2, 0);
     bool can = system_populates();
     CHECK(!can || memory_comes(before, 30 * slot));
     store_resize(s, 4 * slot);
