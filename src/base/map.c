@@ -61,6 +61,11 @@ uint32_t *map_find(const struct map *map, struct span key)
     return s->key.data ? &s->value : NULL;
 }
 
+void map_fetch(const struct map *map, struct span key)
+{
+    if (map->cap) __builtin_prefetch(&map->slots[hash_bytes(key) & (map->cap - 1)]);
+}
+
 enum map_put map_put(struct map *map, struct span key, uint32_t value)
 {
     if ((map->cap == 0 || map->n + 1 > map->cap / 4 * 3) &&

@@ -25,6 +25,9 @@ void map_release(struct map *map);
 /* The slot's value, or NULL when the key is absent. */
 uint32_t *map_find(const struct map *map, struct span key);
 
+/* Has the place of a key brought to the caches, for a map_find or map_put that comes soon. */
+void map_fetch(const struct map *map, struct span key);
+
 enum map_put { MAP_NOMEM, MAP_NEW, MAP_EXISTS };
 /* Inserts key -> value; an existing key keeps its value. Keys may be empty but not NULL. */
 enum map_put map_put(struct map *map, struct span key, uint32_t value);

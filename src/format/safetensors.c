@@ -11,6 +11,7 @@ enum {
     LENGTH_BYTES = 8,
     NAME_MAX_BYTES = 256,
     DTYPE_SHOWN = 40,
+    ENTRY_BYTES = 128, /* in a header of many, about */
     /* Levels that a value may have in the header, in an entry, and in a list of an entry. */
     VALUE_LEVELS = JSON_MAX_DEPTH - 1,
     FIELD_LEVELS = JSON_MAX_DEPTH - 2,
@@ -408,18 +409,16 @@ static void sort_entries(struct tensor_entry *entries, size_t n)
         }
 }
 
-/* The entries in order, with offsets from the start of the file. */
-static enum sluice_status take_entries(const struct reader *r, struct safetensors_header *out)
+/* The entries in order, with offsets from the start of the file; they are the arena's now. */
+static enum sluice_status take_entries(struct reader *r, struct safetensors_header *out)
 {
     size_t n = r->entries.n;
-    out->entries = arena_alloc(r->arena, n, sizeof *out->entries);
-    if (!out->entries) return err_nomem(r->err, r->file, n * sizeof *out->entries);
+    if (n && !arena_keep(r->arena, r->entries.items)) return err_nomem(r->err, r->file, n);
+    out->entries = r->entries.items;
     out->n_entries = n;
-    for (size_t i = 0; i < n; i++) {
-        out->entries[i] = r->entries.items[i];
-        /* No overflow: offsets are below 2^63, headers below 2^27. */
-        out->entries[i].offset += out->data_offset;
-    }
+    r->entries.items = NULL;
+    /* No overflow: offsets are below 2^63, headers below 2^27. */
+    for (size_t i = 0; i < n; i++) out->entries[i].offset += out->data_offset;
     sort_entries(out->entries, n);
     return SLUICE_OK;
 }
@@ -438,6 +437,8 @@ static enum sluice_status read_text(struct reader *r, struct span text, uint64_t
 {
     r->at = (struct json_cursor){text.data, text.data + text.len, text.data, r->file, "the header"};
     if (json_cursor_peek(&r->at) != '{') return no_object(text, r->file, r->err);
+    if (!map_init(&r->names, text.len / ENTRY_BYTES))
+        return err_nomem(r->err, r->file, text.len / ENTRY_BYTES * sizeof *r->names.slots);
     TRY(read_header(r, &out->format));
     TRY(take_entries(r, out));
     return check_layout(r, out, file_bytes);

@@ -20,13 +20,18 @@ static void test_arena_keeps_contents(void)
     for (int i = 0; i < 200; i++) {
         p[i] = arena_printf(&arena, "%d-%0*d", i, (int)rng_below(&rng, 3000) + 1, i);
         REQUIRE(p[i]);
-        CHECK((uintptr_t)p[i] % 64 == 0);
+        unsigned char *object = arena_alloc(&arena, 1 + (size_t)i % 70, 1 + (size_t)i % 3);
+        REQUIRE(object);
+        CHECK((uintptr_t)object % 64 == 0 && object[0] == 0);
+        object[0] = 0xff;
     }
     for (int i = 0; i < 200; i++) CHECK(atoi(p[i]) == i);
     CHECK(arena_alloc(&arena, SIZE_MAX / 2, 4) == NULL);
     CHECK(arena_alloc(&arena, SIZE_MAX - 8, 1) == NULL);
+    char *kept = malloc(100); /* a leak when the arena does not free it */
+    REQUIRE(kept && arena_keep(&arena, kept));
     arena_release(&arena);
-    CHECK(arena.blocks == NULL);
+    CHECK(arena.blocks == NULL && arena.kept == NULL);
 }
 
 static void test_map_finds_what_was_put(void)
