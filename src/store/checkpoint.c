@@ -1,17 +1,22 @@
 #include "store/checkpoint.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "store/checkpoint_gguf.h"
 #include "store/pack_manifest.h"
+#include "store/shard_headers.h"
 #include "store/weight_index.h"
 
 /* Far above any real configuration or index (a few MB). */
 static const uint64_t json_max_bytes = 100000000;
 
-enum { NAME_SHOWN = 256 }; /* bytes of a tensor's name */
+enum {
+    NAME_SHOWN = 256, /* bytes of a tensor's name */
+    FETCHED_AHEAD = 8 /* names; memory needs as long as so many take */
+};
 
 static const char *base_name(const char *path)
 {
@@ -118,19 +123,37 @@ static enum sluice_status load_configs(struct checkpoint *cp, struct sluice_erro
 /* The weights of the folder while it is opened. */
 struct folder {
     struct shards shards;
-    char *index_text; /* NULL: there is no index */
+    struct file_map index_file; /* path NULL: there is no index */
     struct weight_index index;
 };
+
+static struct span index_text(const struct folder *folder)
+{
+    return span_of(folder->index_file.data, (size_t)folder->index_file.bytes);
+}
+
+/* Mapped, since it may be large and its names are looked at twice at most. */
+static enum sluice_status map_index(struct checkpoint *cp, struct folder *folder,
+                                    struct sluice_error *err)
+{
+    const char *path = path_in_folder(cp, SHARDS_INDEX_NAME);
+    if (!path) return err_nomem(err, SHARDS_INDEX_NAME, strlen(cp->path));
+    TRY(file_map_open(&folder->index_file, path, err));
+    if (folder->index_file.bytes > json_max_bytes)
+        return err_set(err, SLUICE_E_FORMAT,
+                       "'%s' has %" PRIu64 " bytes, more than the limit of %" PRIu64, path,
+                       folder->index_file.bytes, json_max_bytes);
+    file_want(folder->index_file.data, folder->index_file.bytes);
+    return SLUICE_OK;
+}
 
 static enum sluice_status find_shards(struct checkpoint *cp, struct folder *folder,
                                       struct sluice_error *err)
 {
     if (!has_file(cp, SHARDS_INDEX_NAME))
         return shards_from_folder(&folder->shards, cp->path, &cp->arena, err);
-    size_t len;
-    TRY(load_text(cp, SHARDS_INDEX_NAME, &folder->index_text, &len, err));
-    return weight_index_parse(&folder->index, &folder->shards, span_of(folder->index_text, len),
-                              &cp->arena, err);
+    TRY(map_index(cp, folder, err));
+    return weight_index_parse(&folder->index, &folder->shards, index_text(folder), &cp->arena, err);
 }
 
 static enum sluice_status map_files(struct checkpoint *cp, const struct shards *shards,
@@ -152,34 +175,20 @@ static enum sluice_status map_files(struct checkpoint *cp, const struct shards *
     return SLUICE_OK;
 }
 
-/* Weights, which follow headers, are not read now. What is in a header is not checked yet. */
-static void want_headers(const struct checkpoint *cp)
-{
-    enum { LENGTH = sizeof(uint64_t), MOST = 16 << 20 };
-    for (size_t i = 0; i < cp->n_files; i++)
-        if (cp->files[i].bytes >= LENGTH) file_want(cp->files[i].data, LENGTH);
-    for (size_t i = 0; i < cp->n_files; i++) {
-        const struct file_map *file = &cp->files[i];
-        if (file->bytes < LENGTH) continue;
-        uint64_t rest = file->bytes - LENGTH, header = load_u64le(file->data);
-        if (header <= rest && header <= MOST) file_want(file->data, LENGTH + header);
-    }
-}
-
 static enum sluice_status parse_headers(struct checkpoint *cp, struct tensor_list *lists,
                                         struct sluice_error *err)
 {
-    want_headers(cp);
-    for (size_t i = 0; i < cp->n_files; i++) {
-        const struct file_map *file = &cp->files[i];
-        struct safetensors_header header;
-        TRY(safetensors_parse(span_of(file->data, (size_t)file->bytes), file->bytes,
-                              base_name(file->path), &cp->arena, &header, err));
-        lists[i] = (struct tensor_list){header.entries, header.n_entries};
-        cp->n_tensors += header.n_entries;
-        if (strcmp(header.format, "mlx") == 0) cp->any_mlx = true;
+    struct safetensors_header *headers = calloc(cp->n_files + 1, sizeof *headers);
+    if (!headers) return err_nomem(err, cp->path, cp->n_files * sizeof *headers);
+    enum sluice_status status =
+        shard_headers_read(cp->files, cp->n_files, &cp->arena, headers, err);
+    for (size_t i = 0; i < cp->n_files && status == SLUICE_OK; i++) {
+        lists[i] = (struct tensor_list){headers[i].entries, headers[i].n_entries};
+        cp->n_tensors += headers[i].n_entries;
+        if (strcmp(headers[i].format, "mlx") == 0) cp->any_mlx = true;
     }
-    if (cp->n_tensors) return SLUICE_OK;
+    free(headers);
+    if (status != SLUICE_OK || cp->n_tensors) return status;
     return err_set(err, SLUICE_E_NOT_FOUND, "'%s': its *.safetensors files hold no tensors",
                    cp->path);
 }
@@ -213,8 +222,11 @@ enum sluice_status checkpoint_list(struct checkpoint *cp, const struct tensor_li
         return err_nomem(err, "directory of tensors", cp->n_tensors * sizeof *cp->tensors);
     uint32_t at = 0;
     for (uint32_t i = 0; i < cp->n_files; i++)
-        for (size_t k = 0; k < lists[i].n; k++)
+        for (size_t k = 0; k < lists[i].n; k++) {
+            size_t later = k + FETCHED_AHEAD;
+            if (later < lists[i].n) map_fetch(&cp->by_name, span_str(lists[i].items[later].name));
             TRY(add_tensor(cp, at++, &lists[i].items[k], i, err));
+        }
     return SLUICE_OK;
 }
 
@@ -244,10 +256,52 @@ static enum sluice_status check_entry(const struct checkpoint *cp,
                    name, file, entry->file);
 }
 
-/* Every tensor of the index is in its file, and every tensor of the files is in the index. */
-static enum sluice_status check_index(const struct checkpoint *cp, const struct weight_index *index,
-                                      struct sluice_error *err)
+/* The file of that name, which is mostly the same one as last time; n_files: there is none. */
+static size_t file_named(const struct checkpoint *cp, const char *name, size_t last)
 {
+    if (last < cp->n_files && strcmp(base_name(cp->files[last].path), name) == 0) return last;
+    for (size_t f = 0; f < cp->n_files; f++)
+        if (strcmp(base_name(cp->files[f].path), name) == 0) return f;
+    return cp->n_files;
+}
+
+/* next[f]: the first tensor of file f; the last one is behind all tensors. */
+static void begin_files(const struct checkpoint *cp, size_t *next)
+{
+    for (size_t f = 0, t = 0; f <= cp->n_files; f++) {
+        while (t < cp->n_tensors && cp->tensors[t].file < f) t++;
+        next[f] = t;
+    }
+}
+
+/*
+ * True: the index has each tensor of the files once, with its file, and nothing else. It is enough
+ * that as many names as there are tensors are, file by file, the next one each.
+ */
+static bool goes_along(const struct checkpoint *cp, const struct weight_index *index, size_t *next)
+{
+    size_t file = 0;
+    begin_files(cp, next);
+    for (size_t i = 0; i < index->n; i++) {
+        file = file_named(cp, index->items[i].file, file);
+        size_t t = file < cp->n_files ? next[file]++ : cp->n_tensors;
+        if (t == cp->n_tensors || cp->tensors[t].file != file ||
+            !span_equal(index->items[i].tensor, span_str(cp->tensors[t].name)))
+            return false;
+    }
+    return index->n == cp->n_tensors;
+}
+
+/* Every tensor of the index is in its file, and every tensor of the files is in the index. */
+static enum sluice_status check_index(const struct checkpoint *cp, struct weight_index *index,
+                                      struct span text, struct sluice_error *err)
+{
+    size_t *next = calloc(cp->n_files + 1, sizeof *next);
+    if (!next) return err_nomem(err, SHARDS_INDEX_NAME, cp->n_files * sizeof *next);
+    bool same = goes_along(cp, index, next);
+    free(next);
+    if (same) return SLUICE_OK;
+    TRY(weight_index_map(index, text, err));
     for (size_t i = 0; i < index->n; i++) TRY(check_entry(cp, &index->items[i], err));
     if (index->n == cp->n_tensors) return SLUICE_OK;
     for (size_t i = 0; i < cp->n_tensors; i++)
@@ -262,13 +316,14 @@ static enum sluice_status open_weights(struct checkpoint *cp, struct sluice_erro
 {
     struct folder folder = {0};
     enum sluice_status status = find_shards(cp, &folder, err);
-    bool has_index = folder.index_text != NULL;
+    bool has_index = folder.index_file.path != NULL;
     if (status == SLUICE_OK) status = map_files(cp, &folder.shards, has_index, err);
     if (status == SLUICE_OK) status = collect_tensors(cp, err);
-    if (status == SLUICE_OK && has_index) status = check_index(cp, &folder.index, err);
+    if (status == SLUICE_OK && has_index)
+        status = check_index(cp, &folder.index, index_text(&folder), err);
     weight_index_release(&folder.index);
     shards_release(&folder.shards);
-    free(folder.index_text);
+    file_map_release(&folder.index_file);
     return status;
 }
 
@@ -307,6 +362,19 @@ const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *na
 {
     const uint32_t *at = map_find(&cp->by_name, span_str(name));
     return at ? &cp->tensors[*at] : NULL;
+}
+
+const struct tensor *checkpoint_find_near(const struct checkpoint *cp, const char *name,
+                                          size_t *near)
+{
+    for (size_t i = *near; i < cp->n_tensors && i - *near < 2; i++) {
+        if (strcmp(cp->tensors[i].name, name) != 0) continue;
+        *near = i;
+        return &cp->tensors[i];
+    }
+    const struct tensor *t = checkpoint_find(cp, name);
+    if (t) *near = (size_t)(t - cp->tensors);
+    return t;
 }
 
 void checkpoint_want(const struct tensor *t)

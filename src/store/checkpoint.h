@@ -53,6 +53,13 @@ void checkpoint_release(struct checkpoint *cp);
 /* The tensor of that name, or NULL. */
 const struct tensor *checkpoint_find(const struct checkpoint *cp, const char *name);
 
+/*
+ * The same. near: the number of a tensor; it costs little to find that one or the next, as parts
+ * of a matrix and of an expert mostly lie. It becomes the number of the one found.
+ */
+const struct tensor *checkpoint_find_near(const struct checkpoint *cp, const char *name,
+                                          size_t *near);
+
 /* All of the tensor is read next, and nothing around it: see file_want. */
 void checkpoint_want(const struct tensor *tensor);
 

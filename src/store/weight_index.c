@@ -20,6 +20,7 @@ struct reader {
     struct arena *arena;
     struct sluice_error *err;
     bool has_weight_map;
+    bool unique; /* that no tensor comes twice is looked after */
 };
 
 void weight_index_release(struct weight_index *index)
@@ -82,7 +83,8 @@ static enum sluice_status read_entry(struct reader *r)
     struct weight_index_entry entry;
     TRY(read_key(r, &entry.tensor));
     uint32_t place = (uint32_t)r->out->n;
-    TRY(json_cursor_add_key(&r->at, &r->out->by_tensor, entry.tensor, place, r->err));
+    if (r->unique)
+        TRY(json_cursor_add_key(&r->at, &r->out->by_tensor, entry.tensor, place, r->err));
     TRY(read_file(r, entry.tensor, &entry.file));
     if (array_push(r->out, entry)) return SLUICE_OK;
     return err_nomem(r->err, SHARDS_INDEX_NAME, r->out->cap * sizeof entry);
@@ -142,9 +144,8 @@ static enum sluice_status read_text(struct reader *r, struct span text)
     return err_set(r->err, SLUICE_E_FORMAT, SHARDS_INDEX_NAME ": weight_map has no tensors");
 }
 
-enum sluice_status weight_index_parse(struct weight_index *index, struct shards *shards,
-                                      struct span text, struct arena *arena,
-                                      struct sluice_error *err)
+static enum sluice_status parse(struct weight_index *index, struct shards *shards, struct span text,
+                                bool unique, struct arena *arena, struct sluice_error *err)
 {
     struct reader r = {.at = {.p = text.data,
                               .end = text.data + text.len,
@@ -154,11 +155,50 @@ enum sluice_status weight_index_parse(struct weight_index *index, struct shards 
                        .out = index,
                        .shards = shards,
                        .arena = arena,
-                       .err = err};
+                       .err = err,
+                       .unique = unique};
     enum sluice_status status = read_text(&r, text);
     shards_sort(shards);
     map_release(&r.fields);
     map_release(&r.files);
     text_release(&r.scratch);
     return status;
+}
+
+/* Says what is wrong with text first, when a tensor twice counts. */
+static enum sluice_status parse_again(struct span text, struct sluice_error *err)
+{
+    struct weight_index index = {0};
+    struct shards shards = {0};
+    struct arena arena = {0};
+    enum sluice_status status = parse(&index, &shards, text, true, &arena, err);
+    weight_index_release(&index);
+    shards_release(&shards);
+    arena_release(&arena);
+    return status;
+}
+
+enum sluice_status weight_index_parse(struct weight_index *index, struct shards *shards,
+                                      struct span text, struct arena *arena,
+                                      struct sluice_error *err)
+{
+    enum sluice_status status = parse(index, shards, text, false, arena, err);
+    if (status == SLUICE_OK || status == SLUICE_E_NOMEM) return status;
+    enum sluice_status first = parse_again(text, err);
+    return first == SLUICE_OK ? status : first;
+}
+
+enum sluice_status weight_index_map(struct weight_index *index, struct span text,
+                                    struct sluice_error *err)
+{
+    map_release(&index->by_tensor);
+    if (!map_init(&index->by_tensor, index->n))
+        return err_nomem(err, SHARDS_INDEX_NAME, index->n * sizeof *index->by_tensor.slots);
+    for (size_t i = 0; i < index->n; i++) {
+        enum map_put put = map_put(&index->by_tensor, index->items[i].tensor, (uint32_t)i);
+        if (put == MAP_NEW) continue;
+        TRY(parse_again(text, err)); /* which knows where it is */
+        return err_nomem(err, SHARDS_INDEX_NAME, index->n * sizeof *index->by_tensor.slots);
+    }
+    return SLUICE_OK;
 }

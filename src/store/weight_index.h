@@ -14,17 +14,23 @@ struct weight_index_entry {
 struct weight_index {
     struct weight_index_entry *items; /* in the order of the text */
     size_t n, cap;
-    struct map by_tensor; /* name -> place in items */
+    struct map by_tensor; /* name -> place in items; empty before weight_index_map() */
 };
 
 /*
  * Reads text, which outlives *index as arena does. *shards becomes the files that it names, each
- * once. Errors: FORMAT (no JSON, no weight_map, an empty one, a tensor twice, or a value that is
- * not the name of a safetensors file of the folder), NOMEM; the caller releases both then too.
+ * once. That no tensor is there twice is not known before weight_index_map(). Errors: FORMAT (no
+ * JSON, no weight_map, an empty one, or a value that is not the name of a safetensors file of the
+ * folder), NOMEM; the caller releases both then too.
  */
 enum sluice_status weight_index_parse(struct weight_index *index, struct shards *shards,
                                       struct span text, struct arena *arena,
                                       struct sluice_error *err);
+/*
+ * Fills by_tensor of what was read from text. Errors: FORMAT (a tensor is there twice), NOMEM.
+ */
+enum sluice_status weight_index_map(struct weight_index *index, struct span text,
+                                    struct sluice_error *err);
 void weight_index_release(struct weight_index *index);
 
 #endif

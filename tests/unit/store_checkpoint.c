@@ -367,6 +367,91 @@ static void test_index_names_other_places(void)
     }
 }
 
+enum { MANY_FILES = 3, MANY = 5000 };
+
+static void many_name(char name[64], uint32_t file, uint32_t i)
+{
+    snprintf(name, 64, "layers.%u.experts.%u.weight", file, i);
+}
+
+/* A file of so many tensors that several threads read the headers of its folder; dtype of the last.
+ */
+static void write_many(const struct tempdir *dir, uint32_t file, const char *dtype)
+{
+    char name[64], *header = malloc(MANY * 128), *at = header;
+    REQUIRE(header);
+    for (uint32_t i = 0; i < MANY; i++) {
+        many_name(name, file, i);
+        at += sprintf(at, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                      i ? "," : "{", name, i + 1 == MANY ? dtype : "U8");
+    }
+    memcpy(at, "}", 2);
+    char path[32];
+    snprintf(path, sizeof path, "m%u.safetensors", file);
+    CHECK(write_header(dir, path, header, 0));
+    free(header);
+}
+
+/* An index of files that names tensors in the order of step: 1 or -1. */
+static void write_many_index(const struct tempdir *dir, int step, const char *last_file)
+{
+    char name[64], *text = malloc(MANY_FILES * MANY * 64), *at = text;
+    REQUIRE(text);
+    for (uint32_t k = 0; k < MANY_FILES * MANY; k++) {
+        uint32_t which = step > 0 ? k : MANY_FILES * MANY - 1 - k;
+        many_name(name, which / MANY, which % MANY);
+        bool last = k + 1 == MANY_FILES * MANY;
+        at += sprintf(at, "%s\"%s\":\"m%u.safetensors\"", k ? "," : "{\"weight_map\":{", name,
+                      last && last_file ? 0 : which / MANY);
+    }
+    memcpy(at, "}}", 3);
+    CHECK(tempdir_write_text(dir, INDEX, text));
+    free(text);
+}
+
+static void expect_many(const struct tempdir *dir)
+{
+    struct checkpoint cp;
+    CHECK_OK(checkpoint_open(&cp, dir->path, &err));
+    CHECK(cp.n_tensors == MANY_FILES * MANY);
+    char name[64], file[32];
+    size_t near = 0;
+    for (uint32_t f = 0; f < MANY_FILES; f++)
+        for (uint32_t i = 0; i < MANY; i += 61) {
+            many_name(name, f, i);
+            snprintf(file, sizeof file, "m%u.safetensors", f);
+            const struct tensor *t = checkpoint_find(&cp, name);
+            REQUIRE(t && checkpoint_find_near(&cp, name, &near) == t);
+            CHECK(t == &cp.tensors[near] && strcmp(checkpoint_file_name(&cp, t), file) == 0);
+        }
+    CHECK(checkpoint_find_near(&cp, "layers", &near) == NULL && near < cp.n_tensors);
+    checkpoint_release(&cp);
+}
+
+/* Several threads read such headers; what they find does not depend on which is faster. */
+static void test_many_tensors(void)
+{
+    struct tempdir dir;
+    REQUIRE(model_make(&dir));
+    for (uint32_t f = 0; f < MANY_FILES; f++) write_many(&dir, f, "U8");
+    expect_many(&dir);
+    write_many_index(&dir, 1, NULL);
+    expect_many(&dir);
+    write_many_index(&dir, -1, NULL);
+    expect_many(&dir);
+    write_many_index(&dir, 1, "m0.safetensors");
+    expect_path_refused(dir.path, SLUICE_E_MISMATCH,
+                        "tensor 'layers.2.experts.4999.weight' is in "
+                        "'m2.safetensors'",
+                        "puts it in 'm0");
+    write_many(&dir, 1, "U9");
+    write_many(&dir, 2, "U8\", \"shape\": 3, \"x\":\"");
+    for (uint32_t k = 0; k < 3; k++)
+        expect_path_refused(dir.path, SLUICE_E_UNSUPPORTED, "m1.safetensors: tensor 'layers.1.",
+                            "dtype 'U9' is not known");
+    tempdir_remove(&dir);
+}
+
 static void test_index_against_files(void)
 {
     expect_index_refused(
@@ -411,6 +496,7 @@ static void test_shard_is_a_folder(void)
     C(truncated_shard)                                                                             \
     C(index_is_broken)                                                                             \
     C(index_names_other_places)                                                                    \
+    C(many_tensors)                                                                                \
     C(index_against_files)                                                                         \
     C(shard_is_a_folder)
 CHECK_MAIN(CASES)
