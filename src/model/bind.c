@@ -47,7 +47,7 @@ static void fill_pattern(const struct binder *b, const struct weight_decl *decl,
     if (n < 0 || (size_t)n >= cap) out[0] = '\0';
 }
 
-static bool is_stored(const struct binder *b, const struct weight_decl *decl, const char *name)
+static bool is_stored(struct binder *b, const struct weight_decl *decl, const char *name)
 {
     switch (weight_role_kind(decl->role)) {
     case WEIGHT_KIND_MATRIX: return bind_has_matrix(b, name);
@@ -60,8 +60,7 @@ static bool is_stored(const struct binder *b, const struct weight_decl *decl, co
  * The first of the family's own names that is stored; without one the common name, which newer
  * converters write; if that is not stored either, the first, to be named as missing.
  */
-static void source_name(const struct binder *b, const struct weight_decl *decl, char *out,
-                        size_t cap)
+static void source_name(struct binder *b, const struct weight_decl *decl, char *out, size_t cap)
 {
     const char *common = arch_source(decl->role)->name, *own;
     if (b->gguf) {
@@ -81,7 +80,7 @@ static void source_name(const struct binder *b, const struct weight_decl *decl, 
  * MLX stores convolutions [channels][width][1] and norms as they are applied; the original layout
  * stores [channels][1][width] and norms minus one. Without a convolution the file's metadata tells.
  */
-static bool stored_centred(const struct binder *b)
+static bool stored_centred(struct binder *b)
 {
     if (!b->arch->centred) return false;
     const struct graph *g = &b->model->graph;
@@ -313,7 +312,7 @@ static enum sluice_status account(struct binder *b, const struct log *log)
  * Vectors and convolutions lie here and there between matrices, which are not read now. All of them
  * are asked for before the first one is waited for.
  */
-static void want_vectors(const struct binder *b)
+static void want_vectors(struct binder *b)
 {
     const struct graph *g = &b->model->graph;
     char name[512];

@@ -16,6 +16,7 @@ struct binder {
     const char *head_prefix; /* of lm_head */
     bool centred;            /* norms are stored minus one (original layout, not MLX) */
     bool tied;               /* the head is the embedding */
+    size_t near;             /* the tensor found last */
     const struct log *log;
     struct sluice_error *err;
 };
@@ -37,7 +38,7 @@ enum sluice_status bind_weights(struct binder *b);
 enum sluice_status bind_matrix(struct binder *b, const char *base, uint32_t n_stack, uint32_t rows,
                                uint32_t cols, enum tensor_kind kind, struct wmat *out);
 /* Whether one of them exists. */
-bool bind_has_matrix(const struct binder *b, const char *base);
+bool bind_has_matrix(struct binder *b, const char *base);
 
 /* Marks the tensor as used for kind. */
 void bind_claim(struct binder *b, const struct tensor *tensor, enum tensor_kind kind);
@@ -59,7 +60,7 @@ enum sluice_status bind_biased_experts(struct binder *b, const char *module,
 /* Experts (bind_experts.c) */
 
 /* Whether the module holds experts in any layout. */
-bool bind_has_experts(const struct binder *b, const char *module);
+bool bind_has_experts(struct binder *b, const char *module);
 enum sluice_status bind_experts(struct binder *b, const char *module,
                                 const struct weight_decl *decl, struct weight_data *out);
 

@@ -136,7 +136,7 @@ static bool has_scales(const struct binder *b, const char *module)
     return checkpoint_find(b->cp, all.text) || checkpoint_find(b->cp, first.text);
 }
 
-static bool has_single(const struct binder *b, const char *module, const char *matrix)
+static bool has_single(struct binder *b, const char *module, const char *matrix)
 {
     return bind_has_matrix(b, single_name(module, 0, matrix).text);
 }

@@ -33,7 +33,7 @@ static const char *single(char *out, size_t cap, const char *module, uint32_t e,
 }
 
 /* The names by which the first expert is found; NULL: there is none. */
-static const struct expert_names *find_single(const struct binder *b, const char *module)
+static const struct expert_names *find_single(struct binder *b, const char *module)
 {
     char base[512];
     for (size_t i = 0; i < sizeof single_names / sizeof single_names[0]; i++)
@@ -130,7 +130,7 @@ static enum sluice_status bind_any(struct binder *b, const char *module,
     return bind_separate(b, module, shape, views);
 }
 
-bool bind_has_experts(const struct binder *b, const char *module)
+bool bind_has_experts(struct binder *b, const char *module)
 {
     char base[512];
     return bind_has_matrix(b, join(base, sizeof base, module, fused_names.gate_up)) ||

@@ -62,7 +62,7 @@ static enum sluice_status bind_one(struct binder *b, const char *base,
     return SLUICE_OK;
 }
 
-static bool has_part(const struct binder *b, const char *module, const char *part)
+static bool has_part(struct binder *b, const char *module, const char *part)
 {
     char name[512];
     snprintf(name, sizeof name, "%s%s", module, part);

@@ -27,22 +27,25 @@ void bind_claim(struct binder *b, const struct tensor *tensor, enum tensor_kind 
     b->model->tensor_kind[tensor - b->cp->tensors] = kind;
 }
 
-static const struct tensor *find(const struct binder *b, const char *base, const char *suffix)
+static const struct tensor *find(struct binder *b, const char *base, const char *suffix)
 {
     char name[512];
-    int n = snprintf(name, sizeof name, "%s%s", base, suffix);
-    return n > 0 && (size_t)n < sizeof name ? checkpoint_find(b->cp, name) : NULL;
+    size_t n = strlen(base), m = strlen(suffix);
+    if (n + m == 0 || n >= sizeof name || m >= sizeof name - n) return NULL;
+    memcpy(name, base, n);
+    memcpy(name + n, suffix, m + 1);
+    return checkpoint_find_near(b->cp, name, &b->near);
 }
 
 /* base.weight; base itself, as fused experts are bare parameters; the codes of MXFP4. */
-static const struct tensor *find_weight(const struct binder *b, const char *base)
+static const struct tensor *find_weight(struct binder *b, const char *base)
 {
     const struct tensor *t = find(b, base, ".weight");
     if (!t) t = find(b, base, "");
     return t ? t : find(b, base, "_blocks");
 }
 
-bool bind_has_matrix(const struct binder *b, const char *base)
+bool bind_has_matrix(struct binder *b, const char *base)
 {
     return find_weight(b, base) != NULL;
 }

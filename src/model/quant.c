@@ -78,6 +78,19 @@ static enum sluice_status read_method(struct quant *q, const struct json_node *n
                    q->file, method);
 }
 
+static const char experts[] = ".experts.";
+
+/* Whether some entry has a name that find_entry() may look for behind an expert's. */
+static bool has_experts(const json_t *section)
+{
+    json_t *object = (json_t *)(uintptr_t)section; /* iterating changes nothing */
+    for (void *it = json_object_iter(object); it; it = json_object_iter_next(object, it)) {
+        const char *key = json_object_iter_key(it);
+        if (strstr(key, experts) || strstr(key, ".switch_mlp.")) return true;
+    }
+    return false;
+}
+
 enum sluice_status quant_read(struct quant *q, const struct json_node *config,
                               struct sluice_error *err)
 {
@@ -95,6 +108,7 @@ enum sluice_status quant_read(struct quant *q, const struct json_node *config,
     TRY(read_params(&node, &mlx_defaults, &q->defaults, err));
     q->present = true;
     q->section = node.object;
+    q->names_experts = has_experts(node.object);
     return SLUICE_OK;
 }
 
@@ -123,9 +137,9 @@ static const char *const stacked[][2] = {
  */
 static const json_t *find_entry(const struct quant *q, const char *base)
 {
-    static const char experts[] = ".experts.";
-    const json_t *entry = find_name(q, base);
     const char *at = strstr(base, experts);
+    if (at && !q->names_experts) return NULL;
+    const json_t *entry = find_name(q, base);
     const char *rest = at ? strchr(at + sizeof experts - 1, '.') : NULL;
     char name[512];
     for (size_t i = 0; i < sizeof stacked / sizeof stacked[0] && !entry && rest; i++) {

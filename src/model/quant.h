@@ -20,6 +20,7 @@ struct quant {
     bool fp8;     /* Hugging Face's method "fp8", tiles of 128 x 128 */
     struct quant_params defaults;
     const json_t *section; /* borrowed */
+    bool names_experts;    /* has entries of experts; without them none need be looked for */
     const char *file;
 };
 
