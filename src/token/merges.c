@@ -91,11 +91,17 @@ static enum sluice_status read_in_bytes(struct merge_reader *r, size_t split, st
     const struct byte_alphabet *alphabet = &r->vocab->alphabet;
     if (byte_alphabet_decode(alphabet, left, bytes, &n_left) &&
         byte_alphabet_decode(alphabet, right, bytes + n_left, &n_right)) {
-        int32_t a = vocabulary_find_bytes(r->vocab, span_of(bytes, n_left));
+        const struct span of_left = span_of(bytes, n_left),
+                          of_right = span_of(bytes + n_left, n_right),
+                          of_both = span_of(bytes, n_left + n_right);
+        map_fetch(&r->vocab->by_bytes, of_left); /* a vocabulary is larger than most caches */
+        map_fetch(&r->vocab->by_bytes, of_right);
+        map_fetch(&r->vocab->by_bytes, of_both);
+        int32_t a = vocabulary_find_bytes(r->vocab, of_left);
         if (a < 0) return unknown_token(r, left, err);
-        int32_t b = vocabulary_find_bytes(r->vocab, span_of(bytes + n_left, n_right));
+        int32_t b = vocabulary_find_bytes(r->vocab, of_right);
         if (b < 0) return unknown_token(r, right, err);
-        int32_t both = vocabulary_find_bytes(r->vocab, span_of(bytes, n_left + n_right));
+        int32_t both = vocabulary_find_bytes(r->vocab, of_both);
         if (both < 0) return unknown_token(r, text_span(&r->text), err);
         *merge = (struct merge){(uint32_t)a, (uint32_t)b, (uint32_t)both};
         return SLUICE_OK;
