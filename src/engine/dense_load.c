@@ -4,6 +4,8 @@
 #include "base/bits.h"
 #include "engine/internal.h"
 
+enum { LARGE_BYTES = 32 << 20 };
+
 struct dense_load {
     struct resident_load *load;
     struct wmat **matrices; /* distinct ones, of the model */
@@ -13,19 +15,28 @@ struct dense_load {
 };
 
 /* A tied head is the embedding, keys and values of MLA may be one. */
+static void add_matrices(struct sluice_engine *e, bool large, struct wmat **out, uint32_t *n)
+{
+    const struct graph *g = &e->model.graph;
+    for (size_t w = 0; w < g->weights.n; w++) {
+        enum weight_kind kind = weight_role_kind(g->weights.items[w].role);
+        struct wmat *m = &e->model.weights[w].matrix;
+        if (e->model.weights[w].same) continue;
+        if (kind != WEIGHT_KIND_MATRIX && kind != WEIGHT_KIND_HEADS) continue;
+        if ((wmat_bytes(m) >= LARGE_BYTES) == large) out[(*n)++] = m;
+    }
+}
+
+/* Large ones come first: when the last one is there, its checksum is all that is left to do. */
 static enum sluice_status list_matrices(struct sluice_engine *e, struct wmat ***out, uint32_t *n,
                                         struct sluice_error *err)
 {
-    const struct graph *g = &e->model.graph;
+    size_t most = e->model.graph.weights.n;
     *n = 0;
-    *out = calloc(g->weights.n + 1, sizeof **out);
-    if (!*out) return err_nomem(err, "dense weights", g->weights.n * sizeof **out);
-    for (size_t w = 0; w < g->weights.n; w++) {
-        enum weight_kind kind = weight_role_kind(g->weights.items[w].role);
-        if (e->model.weights[w].same) continue;
-        if (kind == WEIGHT_KIND_MATRIX || kind == WEIGHT_KIND_HEADS)
-            (*out)[(*n)++] = &e->model.weights[w].matrix;
-    }
+    *out = calloc(most + 1, sizeof **out);
+    if (!*out) return err_nomem(err, "dense weights", most * sizeof **out);
+    add_matrices(e, true, *out, n);
+    add_matrices(e, false, *out, n);
     return SLUICE_OK;
 }
 
