@@ -99,6 +99,10 @@ static inline size_t matmul_scratch_bytes(uint32_t cols)
  *                    in idot; with minima, mdot, the exact sum of minimum * q, makes it
  *                    term = (idot * scale - mdot * min scale) * act scale.
  *                    So all instruction sets agree to the bit. y row 0 is the row of t0.
+ * matmul_bf16[type]  matmul_f32 with x rounded to bf16, to nearest even; WTYPE_BF16 only (NULL for
+ *                    others). Products are exact and sums f32; denormal operands and results may
+ *                    count as zero, and bits may differ between processors of one set (vdpbf16ps).
+ *                    NaN and infinities of x must not be lost.
  * matmul_t_f32[type] y[t * ldy + c] = sum_r W[r][c] * x[t * ldx + r], c in [col0, col1), t < n, r
  *                    ascending; f32 arithmetic
  * dequant_row[type]  y[k] = W[row][k], exact but for the rounding of a sum, or of e4m3 * scale.

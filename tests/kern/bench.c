@@ -258,6 +258,13 @@ static void run_matmul_i8(const struct job *job)
                                  job->scratch);
 }
 
+static void run_matmul_bf16(const struct job *job)
+{
+    const struct products *p = job->operands;
+    job->k->matmul_bf16[p->w.type](&p->w, job->row0, job->row1, p->x, COLS, job->n, p->y, p->ldy,
+                                   job->scratch);
+}
+
 static void fill_memory(uint8_t *memory, struct rng *rng)
 {
     for (size_t i = 0; i < DRAM_BYTES; i += 8) {
@@ -301,8 +308,9 @@ static void free_world(struct world *w)
 }
 
 struct case_of_product {
+    void (*run)(const struct job *job);
     enum wtype type;
-    bool i8, from_memory;
+    bool from_memory;
     uint32_t n;
 };
 
@@ -332,7 +340,7 @@ static void bench_product(const struct world *world, const struct kernels *k, co
     struct products p = {.x = world->x, .act = world->act, .y = world->y, .ldy = rows};
     p.w = matrix_of(world, c.type, rows);
     set_block_scales(world, c.type);
-    struct job job = {.run = c.i8 ? run_matmul_i8 : run_matmul_f32,
+    struct job job = {.run = c.run,
                       .k = k,
                       .operands = &p,
                       .row1 = rows,
@@ -348,17 +356,15 @@ static void bench_product(const struct world *world, const struct kernels *k, co
 }
 
 static void bench_matmul(const struct world *world, const struct kernels *k, const char *set,
-                         enum wtype type, bool i8)
+                         const char *slot, enum wtype type, void (*run)(const struct job *job))
 {
     static const uint16_t token_counts[] = {1, 8, 64, 512};
-    const char *slot = i8 ? "matmul_i8" : "matmul_f32";
     char name[96];
     snprintf(name, sizeof name, "%s/%s %s", slot, wtype_name(type), set);
-    if (i8 && !k->matmul_i8[type]) return;
     if (!may_measure(world, k, slot, type, name)) return;
-    bench_product(world, k, name, (struct case_of_product){type, i8, true, 1});
+    bench_product(world, k, name, (struct case_of_product){run, type, true, 1});
     for (size_t i = 0; i < COUNT_OF(token_counts); i++)
-        bench_product(world, k, name, (struct case_of_product){type, i8, false, token_counts[i]});
+        bench_product(world, k, name, (struct case_of_product){run, type, false, token_counts[i]});
 }
 
 void run_blocks_f16(const struct job *job)
@@ -394,13 +400,19 @@ void run_blocks_f32(const struct job *job)
 static void bench_matmul_f32(const struct world *world, const struct kernels *k, const char *set,
                              enum wtype type)
 {
-    bench_matmul(world, k, set, type, false);
+    bench_matmul(world, k, set, "matmul_f32", type, run_matmul_f32);
 }
 
 static void bench_matmul_i8(const struct world *world, const struct kernels *k, const char *set,
                             enum wtype type)
 {
-    bench_matmul(world, k, set, type, true);
+    if (k->matmul_i8[type]) bench_matmul(world, k, set, "matmul_i8", type, run_matmul_i8);
+}
+
+static void bench_matmul_bf16(const struct world *world, const struct kernels *k, const char *set,
+                              enum wtype type)
+{
+    if (k->matmul_bf16[type]) bench_matmul(world, k, set, "matmul_bf16", type, run_matmul_bf16);
 }
 
 static void run_matmul_t_f32(const struct job *job)

@@ -118,6 +118,89 @@ static void f32_skips_last_token(F32_PARAMS)
     f32_right(w, row0, row1, x, ldx, n - 1, y, ldy, scratch);
 }
 
+/* What a variant makes of an activation: the bits of a number of bf16. */
+typedef uint16_t rounding(uint32_t bits);
+
+static uint16_t to_nearest_even(uint32_t bits)
+{
+    return f32_to_bf16(f32_from_bits(bits));
+}
+
+/* The products of some columns of bf16, where they begin and how far apart they are; x in a way. */
+static void bf16_variant(F32_PARAMS, rounding *round, uint32_t first, uint32_t step)
+{
+    (void)scratch;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = row0; r < row1; r++) {
+            float sum = 0;
+            for (uint32_t i = first; i < w->cols; i += step) {
+                uint16_t weight;
+                memcpy(&weight, w->data + ((size_t)r * w->cols + i) * 2, sizeof weight);
+                sum += bf16_to_f32(weight) * bf16_to_f32(round(f32_bits(x[t * ldx + i])));
+            }
+            y[t * ldy + r] = sum;
+        }
+}
+
+static uint16_t truncated(uint32_t bits)
+{
+    return (uint16_t)(bits >> 16);
+}
+
+static void bf16_truncates(F32_PARAMS)
+{
+    bf16_variant(F32_ARGS, truncated, 0, 1);
+}
+
+static uint16_t ties_away(uint32_t bits)
+{
+    if ((bits & 0x7fffffff) >= 0x7f800000) return to_nearest_even(bits);
+    return (uint16_t)((bits + 0x8000) >> 16);
+}
+
+static void bf16_wrong_ties(F32_PARAMS)
+{
+    bf16_variant(F32_ARGS, ties_away, 0, 1);
+}
+
+/* Rounds NaN as if it were a number: some become infinity, some zero. */
+static uint16_t carries_over(uint32_t bits)
+{
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static void bf16_loses_nan(F32_PARAMS)
+{
+    bf16_variant(F32_ARGS, carries_over, 0, 1);
+}
+
+static void bf16_half_of_pairs(F32_PARAMS)
+{
+    bf16_variant(F32_ARGS, to_nearest_even, 1, 2);
+}
+
+static void bf16_right(F32_PARAMS)
+{
+    struct kernels k;
+    kernels_init(&k, 0);
+    k.matmul_bf16[w->type](F32_ARGS);
+}
+
+/* Tokens behind the first 64 get the activations of those. */
+static void bf16_one_block(F32_PARAMS)
+{
+    bf16_right(F32_ARGS);
+    if (n > 64) bf16_right(w, row0, row1, x, ldx, n - 64, y + 64 * ldy, ldy, scratch);
+}
+
+/* A row of the scratch for each token, however many there are. */
+static void bf16_scratch_overrun(F32_PARAMS)
+{
+    bf16_right(F32_ARGS);
+    volatile uint8_t *rows = scratch;
+    rows[(size_t)n * w->cols * 2 + matmul_scratch_bytes(w->cols) - 2 * (size_t)w->cols] = 1;
+}
+
 static float affine_of(const struct wmat *w, const uint8_t *array, size_t i)
 {
     uint16_t half = (uint16_t)(array[2 * i] | array[2 * i + 1] << 8);
@@ -352,6 +435,10 @@ static void dequant_high_nibble_first(const struct wmat *w, uint32_t row, float 
     {                                                                                              \
         "matmul_i8", bug_, says, (any_kernel)function, WTYPE_##type_                               \
     }
+#define BF16(bug_, says, function)                                                                 \
+    {                                                                                              \
+        "matmul_bf16", bug_, says, (any_kernel)function, WTYPE_BF16                                \
+    }
 #define OTHER(slot_, type_, bug_, says, function)                                                  \
     {                                                                                              \
         slot_, bug_, says, (any_kernel)function, WTYPE_##type_                                     \
@@ -379,6 +466,13 @@ const struct broken broken_matmul[] = {
     I8(Q2, "a NaN lost", "*, not *nan *", i8_loses_nan),
     I8(Q8, "a rounding too many", "*: y* is *0x*, not *0x*", i8_rounds_twice),
     I8(Q5, "f16 scales taken for bf16", "*: y* is *, not *", i8_forgets_f16),
+    BF16("activations as they are", VALUE, f32_right),
+    BF16("truncation", VALUE, bf16_truncates),
+    BF16("ties away from zero", VALUE, bf16_wrong_ties),
+    BF16("one of each pair left out", VALUE, bf16_half_of_pairs),
+    BF16("a NaN lost", "*, not *nan *", bf16_loses_nan),
+    BF16("the activations of another block", "*: y* is *0x*, not *0x*", bf16_one_block),
+    BF16("a write past the scratch", "* past the end of the scratch", bf16_scratch_overrun),
     OTHER("quantize_act8", F32, "truncation", "*: q*, not *", act8_truncates),
     OTHER("quantize_act8", F32, "ties away from zero", "*: q*, not *", act8_wrong_ties),
     OTHER("quantize_act8", F32, "a division by the scale of a zero group",

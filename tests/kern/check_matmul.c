@@ -1,4 +1,6 @@
-/* matmul_f32, matmul_i8, dequant_row, quantize_act8. */
+/* matmul_f32, matmul_i8, matmul_bf16, dequant_row, quantize_act8. */
+#include <float.h>
+
 #include "formats.h"
 
 enum { TOKENS = 17, MAX_ROWS = 40, BYTE_ROUNDS = 16 };
@@ -15,26 +17,30 @@ static struct shape shape_of(struct check *c, enum wtype type)
     return s;
 }
 
+/* What a kernel makes of its activations. */
+enum inputs { IN_F32, IN_INT8, IN_BF16 };
+
 /* Runs one call on rows [row0, row1) and tokens [t0, t0 + n). */
 struct product {
     struct check *c;
     const struct kernels *k;
     struct weights m;
-    const float *x; /* matmul_f32 */
+    enum inputs inputs;
+    const float *x; /* but for int8 */
     size_t ldx;
-    struct act8 act; /* matmul_i8 */
-    bool packed;
+    struct act8 act; /* int8 */
 };
 
 static void run_product(const struct product *p, const struct kernels *k, uint32_t row0,
                         uint32_t row1, uint32_t t0, uint32_t n, float *y, size_t ldy, void *scratch)
 {
     const struct wmat *w = &p->m.w;
+    const float *x = p->inputs == IN_INT8 ? NULL : p->x + t0 * p->ldx;
     operands_begin(p->c);
-    if (p->packed) {
-        k->matmul_i8[w->type](w, row0, row1, &p->act, t0, n, y, ldy, scratch);
-    } else {
-        k->matmul_f32[w->type](w, row0, row1, p->x + t0 * p->ldx, p->ldx, n, y, ldy, scratch);
+    switch (p->inputs) {
+    case IN_F32: k->matmul_f32[w->type](w, row0, row1, x, p->ldx, n, y, ldy, scratch); break;
+    case IN_INT8: k->matmul_i8[w->type](w, row0, row1, &p->act, t0, n, y, ldy, scratch); break;
+    case IN_BF16: k->matmul_bf16[w->type](w, row0, row1, x, p->ldx, n, y, ldy, scratch); break;
     }
     operands_end(p->c);
 }
@@ -83,6 +89,18 @@ static void check_f32_values(const struct product *p, const float *y)
         }
 }
 
+/* Rows of activations, ldx apart, as p->x. */
+static float *random_rows(struct product *p, uint32_t tokens)
+{
+    struct check *c = p->c;
+    const uint32_t cols = p->m.w.cols;
+    p->ldx = cols + rng_below(&c->rng, 4);
+    float *x = in_f32(c, "x", (tokens - 1) * p->ldx + cols);
+    fill(c, x, (tokens - 1) * p->ldx + cols, pattern_of(c));
+    p->x = x;
+    return x;
+}
+
 void check_matmul_f32(struct check *c, const struct kernels *k, enum wtype type)
 {
     for (c->round = 0; c->round < 48; c->round++) {
@@ -90,18 +108,97 @@ void check_matmul_f32(struct check *c, const struct kernels *k, enum wtype type)
         struct shape s = shape_of(c, type);
         struct product p = {.c = c, .k = k};
         p.m = random_weights(c, type, s.rows, s.cols, s.group);
-        p.ldx = s.cols + rng_below(&c->rng, 4);
-        float *x = in_f32(c, "x", (TOKENS - 1) * p.ldx + s.cols);
-        fill(c, x, (TOKENS - 1) * p.ldx + s.cols, pattern_of(c));
+        float *x = random_rows(&p, TOKENS);
         uint32_t nan_token = rng_below(&c->rng, TOKENS);
         bool with_nan = c->round % 6 == 5;
         if (with_nan) x[nan_token * p.ldx + rng_below(&c->rng, s.cols)] = NAN;
-        p.x = x;
         float *y = out_f32(c, "y", (size_t)TOKENS * s.rows);
         void *scratch = operand_out("the scratch", c, matmul_scratch_bytes(s.cols), 1);
         run_product(&p, k, 0, s.rows, 0, TOKENS, y, s.rows, scratch);
         check_f32_values(&p, y);
         check_splits(&p, y);
+    }
+}
+
+/* More tokens than any kernel takes at once: the bits that each has alone. */
+static void check_many_tokens(const struct product *p, uint32_t tokens)
+{
+    const struct wmat *w = &p->m.w;
+    float *y = out_f32(p->c, "y", (size_t)tokens * w->rows);
+    float *alone = out_f32(p->c, "y of one token", w->rows);
+    void *scratch = operand_out("the scratch", p->c, matmul_scratch_bytes(w->cols), 1);
+    run_product(p, p->k, 0, w->rows, 0, tokens, y, w->rows, scratch);
+    for (uint32_t t = 0; t < tokens; t++) {
+        run_product(p, p->k, 0, w->rows, t, 1, alone, w->rows, scratch);
+        for (uint32_t r = 0; r < w->rows; r++)
+            if (!isnan(alone[r]) || !isnan(y[t * w->rows + r]))
+                expect_bits(p->c, "y", t * w->rows + r, y[t * w->rows + r], alone[r]);
+    }
+}
+
+/* Finite x to eight significant bits, half to even; fewer below the smallest normal number. */
+static double round_to_bf16(double x)
+{
+    int exponent;
+    frexp(x, &exponent);
+    if (exponent < FLT_MIN_EXP) exponent = FLT_MIN_EXP;
+    return ldexp(nearbyint(ldexp(x, 8 - exponent)), exponent - 8);
+}
+
+/* The value and the bound of a sum of products of bf16, of which denormals may count as zero. */
+static void sum_bf16(const float *w, const float *x, uint32_t n, double *sum, double *bound)
+{
+    double magnitude = 0, flushed = 0;
+    *sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        double a = (double)w[i], b = (double)x[i];
+        if (isfinite(b)) b = round_to_bf16(b);
+        *sum += a * b;
+        magnitude += fabs(a * b);
+        if (fabs(a) < (double)FLT_MIN || fabs(b) < (double)FLT_MIN) flushed += fabs(a * b);
+    }
+    *bound = dot_bound(n, magnitude) + flushed + n * (double)FLT_MIN;
+}
+
+static void check_bf16_values(const struct product *p, const float *y)
+{
+    const struct wmat *w = &p->m.w;
+    for (uint32_t t = 0; t < TOKENS; t++)
+        for (uint32_t r = 0; r < w->rows; r++) {
+            double sum, bound;
+            float got = y[t * w->rows + r];
+            sum_bf16(p->m.dense + (size_t)r * w->cols, p->x + t * p->ldx, w->cols, &sum, &bound);
+            /* Infinity times a denormal may be NaN. */
+            if (!isinf(sum))
+                expect_near(p->c, "y", t * w->rows + r, got, sum, bound);
+            else if (isfinite(got) || f32_bits(got) == POISON)
+                fail(p->c, "y[%u] is %g where infinity went in", t * w->rows + r, (double)got);
+        }
+}
+
+void check_matmul_bf16(struct check *c, const struct kernels *k, enum wtype type)
+{
+    enum { MANY = 71 };
+    static const uint32_t not_finite[] = {0x7fc00000, 0xff800000, 0x7fffffff, 0x7f800001};
+    for (c->round = 0; c->round < 64; c->round++) {
+        operands_reset(c);
+        struct shape s = shape_of(c, type);
+        struct product p = {.c = c, .k = k, .inputs = IN_BF16};
+        p.m = random_weights(c, type, s.rows, s.cols, s.group);
+        bool many = c->round % 8 == 7;
+        float *x = random_rows(&p, many ? MANY : TOKENS);
+        /* Halfway between two numbers of bf16. */
+        for (uint32_t i = 0; i < s.cols && c->round % 4 == 1; i++)
+            x[i] = f32_from_bits((f32_bits(x[i]) & 0xffff0000u) | 0x8000u);
+        float *at = x + rng_below(&c->rng, TOKENS) * p.ldx + rng_below(&c->rng, s.cols);
+        const uint32_t *bits = &not_finite[c->round / 6 % COUNT_OF(not_finite)];
+        if (c->round % 6 == 5) memcpy(at, bits, sizeof *at);
+        float *y = out_f32(c, "y", (size_t)TOKENS * s.rows);
+        void *scratch = operand_out("the scratch", c, matmul_scratch_bytes(s.cols), 1);
+        run_product(&p, k, 0, s.rows, 0, TOKENS, y, s.rows, scratch);
+        check_bf16_values(&p, y);
+        check_splits(&p, y);
+        if (many) check_many_tokens(&p, MANY);
     }
 }
 
@@ -163,24 +260,6 @@ static void check_i8_values(const struct product *p, const float *y)
         }
 }
 
-/* More tokens than any kernel takes at once: the bits that each has alone. */
-static void check_many_tokens(struct product *p)
-{
-    enum { MANY = 67 };
-    const struct wmat *w = &p->m.w;
-    p->act = random_act8(p->c, w->cols, MANY);
-    float *y = out_f32(p->c, "y", (size_t)MANY * w->rows);
-    float *alone = out_f32(p->c, "y of one token", w->rows);
-    void *scratch = operand_out("the scratch", p->c, matmul_scratch_bytes(w->cols), 1);
-    run_product(p, p->k, 0, w->rows, 0, MANY, y, w->rows, scratch);
-    for (uint32_t t = 0; t < MANY; t++) {
-        run_product(p, p->k, 0, w->rows, t, 1, alone, w->rows, scratch);
-        for (uint32_t r = 0; r < w->rows; r++)
-            if (!isnan(alone[r]) || !isnan(y[t * w->rows + r]))
-                expect_bits(p->c, "y", t * w->rows + r, y[t * w->rows + r], alone[r]);
-    }
-}
-
 /* So many rows that a kernel may go through them as several streams: the bits of the reference. */
 static void check_long_matrix(struct check *c, const struct kernels *k, enum wtype type)
 {
@@ -192,7 +271,7 @@ static void check_long_matrix(struct check *c, const struct kernels *k, enum wty
         uint32_t cols = some_cols[c->round / 2];
         uint32_t least = (uint32_t)(LONG_BYTES / wtype_row_bytes(type, cols)) + 1;
         uint32_t rows = least + rng_below(&c->rng, 80), row0 = rng_below(&c->rng, rows - least + 1);
-        struct product p = {.c = c, .k = k, .packed = true};
+        struct product p = {.c = c, .k = k, .inputs = IN_INT8};
         p.m = random_weights(c, type, rows, cols, GROUP);
         p.act = random_act8(c, cols, 1);
         float *y = out_f32(c, "y", rows), *want = out_f32(c, "y of the reference", rows);
@@ -205,10 +284,11 @@ static void check_long_matrix(struct check *c, const struct kernels *k, enum wty
 
 void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
 {
+    enum { MANY = 67 };
     for (c->round = 0; c->round < 48; c->round++) {
         operands_reset(c);
         struct shape s = shape_of(c, type);
-        struct product p = {.c = c, .k = k, .packed = true};
+        struct product p = {.c = c, .k = k, .inputs = IN_INT8};
         p.m = random_weights(c, type, s.rows, s.cols, s.group);
         p.act = random_act8(c, s.cols, TOKENS);
         float *y = out_f32(c, "y", (size_t)TOKENS * s.rows);
@@ -216,7 +296,9 @@ void check_matmul_i8(struct check *c, const struct kernels *k, enum wtype type)
         run_product(&p, k, 0, s.rows, 0, TOKENS, y, s.rows, scratch);
         check_i8_values(&p, y);
         check_splits(&p, y);
-        if (c->round % 16 == 7) check_many_tokens(&p);
+        if (c->round % 16 != 7) continue;
+        p.act = random_act8(c, s.cols, MANY);
+        check_many_tokens(&p, MANY);
     }
     check_long_matrix(c, k, type);
 }

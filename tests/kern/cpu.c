@@ -171,6 +171,7 @@ static void test_every_slot_is_filled(void)
     for (int t = 0; t < WTYPE_COUNT; t++) {
         CHECK(k.matmul_f32[t] && k.dequant_row[t], "%d", t);
         CHECK(!!k.matmul_i8[t] == wtype_is_packed((enum wtype)t), "%d", t);
+        CHECK(!!k.matmul_bf16[t] == (t == WTYPE_BF16), "%d", t);
     }
 #define K(ret, name, params) CHECK(k.name != NULL);
 #define KW(ret, name, params)

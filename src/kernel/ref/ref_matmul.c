@@ -23,6 +23,20 @@ static void matmul_f32(const struct wmat *w, uint32_t row0, uint32_t row1, const
     }
 }
 
+static void matmul_bf16(const struct wmat *w, uint32_t row0, uint32_t row1, const float *x,
+                        size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
+{
+    float *weights = aligned_scratch(scratch), *rounded = weights + w->cols;
+    for (uint32_t t = 0; t < n; t++) {
+        for (uint32_t i = 0; i < w->cols; i++)
+            rounded[i] = bf16_to_f32(f32_to_bf16(x[t * ldx + i]));
+        for (uint32_t r = row0; r < row1; r++) {
+            ref_dequant_row(w, r, weights);
+            y[t * ldy + r] = ref_dot(weights, rounded, w->cols);
+        }
+    }
+}
+
 /* The matrix the other way round: rows are added up, in order. */
 static void matmul_t_f32(const struct wmat *w, uint32_t col0, uint32_t col1, const float *x,
                          size_t ldx, uint32_t n, float *y, size_t ldy, void *scratch)
@@ -127,6 +141,7 @@ void ref_init_matmul(struct kernels *k)
     for (int type = 0; type < WTYPE_COUNT; type++) {
         k->matmul_f32[type] = matmul_f32;
         k->matmul_t_f32[type] = matmul_t_f32;
+        k->matmul_bf16[type] = type == WTYPE_BF16 ? matmul_bf16 : NULL;
         bool affine = wtype_kind((enum wtype)type) == WKIND_AFFINE;
         k->matmul_i8[type] = affine ? matmul_i8_affine : matmul_i8_blocks;
         if (!wtype_is_packed((enum wtype)type)) k->matmul_i8[type] = NULL;
