@@ -24,6 +24,7 @@ enum { ARM_FIRST_BIT = 8 };
 /* Bits of the words of struct cpuid_words, as the vendors' manuals number them. */
 enum {
     B0_INTEL = 0x756e6547, /* "Genu" */
+    B0_AMD = 0x68747541,   /* "Auth" */
     C1_FMA = 1 << 12,
     C1_OSXSAVE = 1 << 27,
     C1_AVX = 1 << 28,
@@ -35,6 +36,7 @@ enum {
     C7_AVX512_VBMI = 1 << 1,
     C7_AVX512_VNNI = 1 << 11,
     A71_AVX_VNNI = 1 << 4,
+    A71_AVX512_BF16 = 1 << 5,
     /* XCR0: SSE and AVX state; mask registers and both halves of the 512-bit ones. */
     XCR0_YMM = 0x6,
     XCR0_ZMM = 0xe6,
@@ -63,6 +65,9 @@ uint32_t cpu_x86_features(const struct cpuid_words *w, uint32_t xcr0)
     features |= CPU_AVX512;
     if (has(w->c7, C7_AVX512_VNNI)) features |= CPU_AVX512_VNNI;
     if (has(w->c7, C7_AVX512_VNNI | C7_AVX512_VBMI)) features |= CPU_AVX512_VBMI;
+    if (!has(w->a71, A71_AVX512_BF16)) return features;
+    features |= CPU_AVX512_BF16;
+    if (w->b0 == B0_AMD) features |= CPU_BF16_PAIRS;
     return features;
 }
 

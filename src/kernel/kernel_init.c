@@ -21,6 +21,9 @@ void kernels_init(struct kernels *k, uint32_t features)
     const uint32_t vbmi = CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI;
     if ((features & vbmi) == vbmi) kernels_init_vbmi(k, features);
 #endif
+#if !defined(SLUICE_NO_BF16)
+    if ((features & CPU_AVX512) && (features & CPU_AVX512_BF16)) kernels_init_bf16(k, features);
+#endif
 #elif defined(__aarch64__)
     if (features & CPU_NEON) kernels_init_neon(k, features);
 #if !defined(SLUICE_NO_DOTPROD)

@@ -23,6 +23,9 @@ enum {
 #if defined(SLUICE_NO_VBMI)
                       | CPU_AVX512_VBMI
 #endif
+#if defined(SLUICE_NO_BF16)
+                      | CPU_AVX512_BF16 | CPU_BF16_PAIRS
+#endif
 #if defined(SLUICE_NO_DOTPROD)
                       | CPU_NEON_DOTPROD
 #endif
@@ -37,6 +40,7 @@ void kernels_init_avxvnni(struct kernels *k, uint32_t features);
 void kernels_init_avx512(struct kernels *k, uint32_t features);
 void kernels_init_vnni(struct kernels *k, uint32_t features);
 void kernels_init_vbmi(struct kernels *k, uint32_t features);
+void kernels_init_bf16(struct kernels *k, uint32_t features);
 void kernels_init_neon(struct kernels *k, uint32_t features);
 void kernels_init_dotprod(struct kernels *k, uint32_t features);
 void kernels_init_i8mm(struct kernels *k, uint32_t features);

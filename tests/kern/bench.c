@@ -531,7 +531,7 @@ static void processor_name(char *out, size_t cap)
 
 static void print_machine(const struct bench_options *o, uint64_t seed)
 {
-    char name[128], sets[64];
+    char name[128], sets[128];
     processor_name(name, sizeof name);
     cpu_describe(cpu_detect(), sets, sizeof sets);
     printf(o->json ? "{\"processor\": \"%s\", \"sets\": \"%s\", \"threads\": %u, \"seed\": %llu}\n"

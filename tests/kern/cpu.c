@@ -3,13 +3,16 @@
 #include "kernel/cpu_x86.h"
 #include "kernel/kernel.h"
 
-static const uint32_t all =
-    CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_STREAMS;
+static const uint32_t all = CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI |
+                            CPU_AVX512_VBMI | CPU_AVX512_BF16 | CPU_BF16_PAIRS | CPU_STREAMS;
 static const uint32_t all_arm = CPU_NEON | CPU_NEON_DOTPROD | CPU_NEON_I8MM;
 
 static void test_mask_keeps_a_level_and_those_below(void)
 {
     uint32_t f = all;
+    CHECK(cpu_mask("bf16pairs", &f) && f == all);
+    CHECK(cpu_mask("avx512bf16", &f) && f == (all & ~(uint32_t)CPU_BF16_PAIRS));
+    CHECK(cpu_mask("avx512vbmi", &f) && f == (all & ~(uint32_t)(CPU_BF16_PAIRS | CPU_AVX512_BF16)));
     CHECK(cpu_mask("avx512", &f) && f == (CPU_STREAMS | CPU_AVX2 | CPU_AVX_VNNI | CPU_AVX512));
     CHECK(cpu_mask("avxvnni", &f) && f == (CPU_STREAMS | CPU_AVX2 | CPU_AVX_VNNI));
     CHECK(cpu_mask("avx512vnni", &f) && f == (CPU_STREAMS | CPU_AVX2 | CPU_AVX_VNNI),
@@ -48,11 +51,13 @@ static void test_unknown_mask_is_refused(void)
 
 static void test_describe(void)
 {
-    char text[64];
+    char text[128];
     cpu_describe(0, text, sizeof text);
     CHECK(strcmp(text, "scalar") == 0, "%s", text);
     cpu_describe(all, text, sizeof text);
-    CHECK(strcmp(text, "streams avx2 avxvnni avx512 avx512vnni avx512vbmi") == 0, "%s", text);
+    CHECK(strcmp(text, "streams avx2 avxvnni avx512 avx512vnni avx512vbmi avx512bf16 bf16pairs") ==
+              0,
+          "%s", text);
     cpu_describe(CPU_NEON, text, sizeof text);
     CHECK(strcmp(text, "neon") == 0, "%s", text);
     cpu_describe(all_arm, text, sizeof text);
@@ -72,12 +77,14 @@ static void test_describe_cuts_at_cap(void)
 
 static void test_detected_features_describe_themselves(void)
 {
-    char text[64];
+    char text[128];
     uint32_t f = cpu_detect();
     cpu_describe(f, text, sizeof text);
     CHECK((f == 0) == (strcmp(text, "scalar") == 0), "%s", text);
     CHECK(!(f & CPU_AVX512_VNNI) || (f & CPU_AVX512), "vnni without avx512");
     CHECK(!(f & CPU_AVX512_VBMI) || (f & CPU_AVX512_VNNI), "vbmi without vnni");
+    CHECK(!(f & CPU_AVX512_BF16) || (f & CPU_AVX512), "bf16 without avx512");
+    CHECK(!(f & CPU_BF16_PAIRS) || (f & CPU_AVX512_BF16), "pairs of bf16 without bf16");
     CHECK(!(f & CPU_STREAMS) || (f & CPU_AVX2), "streams without avx2");
     CHECK(!(f & CPU_AVX512) || (f & CPU_AVX2), "avx512 without avx2");
     CHECK(!(f & CPU_AVX_VNNI) || (f & CPU_AVX2), "avxvnni without avx2");
@@ -88,6 +95,7 @@ static void test_detected_features_describe_themselves(void)
 static void test_features_of_x86_processors(void)
 {
     enum { AVX2 = CPU_AVX2, VNNI = CPU_AVX512_VNNI, VBMI = VNNI | CPU_AVX512_VBMI };
+    enum { BF16 = CPU_AVX512_BF16, PAIRS = BF16 | CPU_BF16_PAIRS };
     enum { STREAMS = CPU_STREAMS, INTEL = 0x756e6547, AMD = 0x68747541 };
     static const struct {
         const char *name;
@@ -121,6 +129,10 @@ static void test_features_of_x86_processors(void)
          {INTEL, 0x7ffefbff, 0xd39ffffb, 0x00000808, 0},
          0xff,
          STREAMS | AVX2 | CPU_AVX512 | VNNI},
+        {"Cooper Lake",
+         {INTEL, 0x7ffefbff, 0xd39ffffb, 0x00000808, 0x20},
+         0xff,
+         STREAMS | AVX2 | CPU_AVX512 | VNNI | BF16},
         {"Ice Lake",
          {INTEL, 0x7ffafbbf, 0xf2bf67eb, 0x00405f4e, 0},
          0xe7,
@@ -132,13 +144,17 @@ static void test_features_of_x86_processors(void)
         {"Sapphire Rapids",
          {INTEL, 0x7ffefbff, 0xf3bfbfef, 0xfb417ffe, 0x00001c30},
          0x602e7,
-         STREAMS | AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VBMI},
+         STREAMS | AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VBMI | BF16},
         {"Zen 3", {AMD, 0x7ef8320b, 0x219c97a9, 0x0040068c, 0}, 0x207, AVX2},
-        {"Zen 4", {AMD, 0x7ef8320b, 0xf1bf97a9, 0x00405fce, 0x20}, 0x2e7, AVX2 | CPU_AVX512 | VBMI},
+        {"Zen 4",
+         {AMD, 0x7ef8320b, 0xf1bf97a9, 0x00405fce, 0x20},
+         0x2e7,
+         AVX2 | CPU_AVX512 | VBMI | PAIRS},
+        {"Zen 4, no ZMM state", {AMD, 0x7ef8320b, 0xf1bf97a9, 0x00405fce, 0x20}, 0x207, AVX2},
         {"Zen 5",
          {AMD, 0x7ef8320b, 0xf1bf97a9, 0x08405fce, 0x30},
          0x2e7,
-         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VBMI},
+         AVX2 | CPU_AVX_VNNI | CPU_AVX512 | VBMI | PAIRS},
         {"Zen 5, OSXSAVE hidden", {AMD, 0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0, 0},
         /* Whatever XCR0 is said to be: it cannot have been read. */
         {"Zen 5, OSXSAVE hidden", {AMD, 0x76f8320b, 0xf1bf97a9, 0x08405fce, 0x30}, 0x2e7, 0},

@@ -140,7 +140,7 @@ static size_t find_versions(const struct slot *s, uint32_t present, struct versi
 
 static void version_name(const struct slot *s, uint32_t features, char *out, size_t cap)
 {
-    char set[64];
+    char set[128];
     cpu_describe(features, set, sizeof set);
     snprintf(out, cap, "%s%s%s %s", s->name, s->typed ? "/" : "",
              s->typed ? wtype_name(s->type) : "", set);
@@ -178,7 +178,7 @@ static void check_versions(const struct options *o, const struct kernels *ref)
         struct version versions[MAX_VERSIONS];
         size_t n = find_versions(&slots[i], cpu_detect(), versions);
         for (size_t v = 0; v < n; v++) {
-            char name[128];
+            char name[192];
             version_name(&slots[i], versions[v].features, name, sizeof name);
             if (!wanted(o, name)) continue;
             if (o->list) {
@@ -280,7 +280,7 @@ int main(int argc, char **argv)
 {
     struct options o = parse(argc, argv);
     struct kernels ref;
-    char present[64];
+    char present[128];
     list_slots();
     kernels_init(&ref, 0);
     if (o.bench) {

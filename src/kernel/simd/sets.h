@@ -8,6 +8,7 @@
 void SET(init_matmul_f32)(struct kernels *k);
 void SET(init_matmul_i8)(struct kernels *k, uint32_t features);
 void SET(init_blocks_i8)(struct kernels *k);
+void SET(init_matmul_bf16)(struct kernels *k);
 void SET(init_weights)(struct kernels *k);
 void SET(init_elementwise)(struct kernels *k);
 void SET(init_norm)(struct kernels *k);

@@ -48,6 +48,8 @@
 #define SET(name) name##_dotprod
 #elif defined(__aarch64__)
 #define SET(name) name##_neon
+#elif defined(__AVX512BF16__)
+#define SET(name) name##_bf16
 #elif defined(__AVX512VBMI__)
 #define SET(name) name##_vbmi
 #elif defined(__AVX512VNNI__)
