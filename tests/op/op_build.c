@@ -104,6 +104,8 @@ const struct variant variants[] = {
     {"odd, one token far on", &odd, false, false, KV_F16, 1, 1, {1}, {900}},
     {"odd, tokens far on", &odd, false, false, KV_F32, 2, 2, {1, 2}, {510, 767}},
     {"wide, one token far on", &wide, true, false, KV_F16, 1, 1, {1}, {600}},
+    {"odd, one token in fast", &odd, false, true, KV_F16, 1, 1, {1}, {66}},
+    {"odd, mixed in fast", &odd, false, true, KV_F16, 2, 2, {3, 6}, {0, 61}},
     {"packed, one token", &packed, true, false, KV_F32, 1, 1, {1}, {5}},
     {"packed, one token in int8", &packed, true, true, KV_F16, 1, 1, {1}, {64}},
     {"packed, two tokens in int8", &packed, true, true, KV_F16, 0, 1, {2}, {127}},
@@ -317,11 +319,17 @@ static void make_batch(struct random_world *r)
     w->batch.segments = w->segments;
 }
 
+/* Both: inputs of weights in bf16 are rounded to it in fast. */
+enum { PAIRS = CPU_AVX512_BF16 | CPU_BF16_PAIRS };
+
 static void add_lane(struct random_world *r, const char *level, uint32_t features, uint32_t threads)
 {
     struct sluice_error err;
     struct lane *lane = &r->lanes[r->n_lanes++];
-    *lane = (struct lane){.features = features, .threads = threads, .level = level};
+    *lane = (struct lane){.features = features,
+                          .threads = threads,
+                          .bf16 = r->v->int8 && (features & PAIRS) == PAIRS,
+                          .level = level};
     struct cpu_options o = {
         .pool = {.n_threads = threads},
         .features = features,
@@ -341,12 +349,17 @@ static void add_lane(struct random_world *r, const char *level, uint32_t feature
     }
 }
 
-/* Each level there is with one or two numbers of threads, the last one with all. */
+/*
+ * Each level there is with one or two numbers of threads, the last one with all; in fast, where
+ * nothing is packed, also inputs in bf16 with the scalar kernel, which is theirs without AVX-512.
+ */
 static void add_lanes(struct random_world *r)
 {
-    static const char *const levels[] = {"scalar", "neon",       "avx2",      "avxvnni",
-                                         "avx512", "avx512vnni", "avx512vbmi"};
-    static const uint32_t some[][2] = {{1, 3}, {2, 0}, {2, 0}, {3, 0}, {5, 0}, {2, 0}};
+    static const char *const levels[] = {"scalar",     "neon",       "avx2",
+                                         "avxvnni",    "avx512",     "avx512vnni",
+                                         "avx512vbmi", "avx512bf16", "bf16pairs"};
+    static const uint32_t some[COUNT_OF(levels)][2] = {{1, 3}, {2, 0}, {2, 0}, {3, 0}, {5, 0},
+                                                       {2, 0}, {3, 0}, {2, 0}, {1, 0}};
     static const uint32_t all[] = {1, 2, 3, 5};
     uint32_t best = cpu_detect(), seen = UINT32_MAX;
     for (size_t i = 0; i < COUNT_OF(levels); i++) {
@@ -358,6 +371,9 @@ static void add_lanes(struct random_world *r)
             if (threads) add_lane(r, levels[i], features, threads);
         }
     }
+    if (!cpu_mask("avx2", &best)) abort();
+    for (uint32_t threads = 1; threads < 4 && r->v->int8 && !r->v->packed; threads += 2)
+        add_lane(r, "scalar products of bf16", best | PAIRS, threads);
 }
 
 void world_open(struct random_world *r, const struct variant *v, uint64_t seed)

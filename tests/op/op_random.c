@@ -85,7 +85,7 @@ static const struct lane *peer_of(const struct random_world *r, const struct nod
                                   const struct lane *lane)
 {
     uint32_t x, w;
-    if (is_projection(node, &x, &w) && in_int8(&r->w, w)) return &r->lanes[0];
+    if (is_projection(node, &x, &w) && inputs_of(&r->w, w) == IN_INT8) return &r->lanes[0];
     const struct lane *peer = lane;
     while (peer > r->lanes && peer[-1].features == lane->features) peer--;
     return peer;
@@ -132,23 +132,35 @@ static struct verdict check_lane(struct random_world *r, uint32_t n, const struc
     return v;
 }
 
+/* The lanes whose products of weights in bf16 round their inputs to it, or those that do not. */
+static void check_lanes(struct random_world *r, uint32_t n, bool bf16, struct states *states,
+                        report_fn *report)
+{
+    const struct node *node = &r->g.nodes.items[n];
+    struct expected *e = NULL;
+    r->w.bf16 = bf16;
+    for (uint32_t i = 0; i < r->n_lanes; i++) {
+        char where[128];
+        const struct lane *lane = &r->lanes[i];
+        if (lane->bf16 != bf16) continue;
+        if (!e) e = expect(&r->w, node);
+        struct verdict v = check_lane(r, n, lane, e, states);
+        snprintf(where, sizeof where, "%s: node %u: %s, %u threads", r->v->name, n, lane->level,
+                 lane->threads);
+        report(node, where, &v);
+        restore_states(r, states->before);
+    }
+    if (e) expected_free(e);
+}
+
 static void check_node(struct random_world *r, uint32_t n, report_fn *report)
 {
     const struct node *node = &r->g.nodes.items[n];
     gen_node(&r->w, node);
     struct states states = {expect(&r->w, NULL), expect(&r->w, NULL)};
-    struct expected *e = expect(&r->w, node);
-    for (uint32_t i = 0; i < r->n_lanes; i++) {
-        char where[128];
-        const struct lane *lane = &r->lanes[i];
-        struct verdict v = check_lane(r, n, lane, e, &states);
-        snprintf(where, sizeof where, "%s: node %u: %s, %u threads", r->v->name, n, lane->level,
-                 lane->threads);
-        report(node, where, &v);
-        restore_states(r, states.before);
-    }
+    check_lanes(r, n, false, &states, report);
+    check_lanes(r, n, true, &states, report);
     for (uint32_t i = 0; i < r->n_lanes; i++) copy_operands(r, &r->lanes[i], node);
-    expected_free(e);
     expected_free(states.before);
     expected_free(states.of_level);
 }

@@ -4,7 +4,7 @@
 
 #include "opcheck.h"
 
-enum { MAX_LANES = 12, MAX_ALLOCS = 4096 };
+enum { MAX_LANES = 20, MAX_ALLOCS = 4096 };
 
 struct variant {
     const char *name;
@@ -20,6 +20,7 @@ struct lane {
     struct cpu_backend *be;
     unsigned char *at[512];
     uint32_t features, threads;
+    bool bf16; /* inputs of weights in bf16 */
     const char *level;
 };
 

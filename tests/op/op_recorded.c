@@ -117,7 +117,9 @@ void check_recorded(const char *path, bool int8, report_fn *report)
     struct sluice_error err = {0};
     struct recorded *r = calloc(1, sizeof *r);
     if (!r) abort();
+    const uint32_t pairs = CPU_AVX512_BF16 | CPU_BF16_PAIRS;
     r->w.int8 = int8;
+    r->w.bf16 = int8 && (cpu_detect() & pairs) == pairs;
     enum sluice_status status = open_model(r, path, int8, &err);
     unsigned char **at = calloc(r->m.graph.buffers.n + 1, sizeof *at);
     if (!at) abort();

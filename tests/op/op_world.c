@@ -142,15 +142,21 @@ double weight_at(const struct wmat *m, uint32_t row, uint32_t col)
            half_at(m->biases, group, !m->f16_scales);
 }
 
-bool in_int8(const struct world *w, uint32_t weight_id)
+enum inputs inputs_of_matrix(const struct world *w, const struct wmat *m)
+{
+    if (w->int8 && wtype_is_packed(m->type)) return IN_INT8;
+    return w->bf16 && m->type == WTYPE_BF16 ? IN_BF16 : IN_F32;
+}
+
+enum inputs inputs_of(const struct world *w, uint32_t weight_id)
 {
     switch ((int)w->g->weights.items[index_of(weight_id)].role) {
     case WEIGHT_router_proj:
     case WEIGHT_shared_gate_proj:
     case WEIGHT_alpha_proj:
     case WEIGHT_beta_proj:
-    case WEIGHT_ba_proj: return false;
-    default: return w->int8 && wtype_is_packed(weight_of(w, weight_id)->matrix.type);
+    case WEIGHT_ba_proj: return IN_F32;
+    default: return inputs_of_matrix(w, &weight_of(w, weight_id)->matrix);
     }
 }
 
@@ -166,13 +172,32 @@ static void round_to_int8(float *x, uint32_t n)
     }
 }
 
-void product(const struct wmat *m, const float *x, uint32_t n, bool int8, double *y)
+/* To eight significant bits, half to even. */
+static void round_to_bf16(float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int exponent;
+        (void)frexp(x[i], &exponent);
+        x[i] = (float)ldexp(nearbyint(ldexp(x[i], 8 - exponent)), exponent - 8);
+    }
+}
+
+static void round_inputs(float *x, uint32_t n, enum inputs inputs)
+{
+    switch (inputs) {
+    case IN_F32: return;
+    case IN_INT8: round_to_int8(x, n); return;
+    case IN_BF16: round_to_bf16(x, n); return;
+    }
+}
+
+void product(const struct wmat *m, const float *x, uint32_t n, enum inputs inputs, double *y)
 {
     double *row = calloc(m->cols, sizeof *row);
     float *in = calloc((size_t)n * m->cols + 1, sizeof *in);
     if (!row || !in) abort();
     memcpy(in, x, (size_t)n * m->cols * sizeof *in);
-    for (uint32_t t = 0; t < n && int8; t++) round_to_int8(in + (size_t)t * m->cols, m->cols);
+    for (uint32_t t = 0; t < n; t++) round_inputs(in + (size_t)t * m->cols, m->cols, inputs);
     for (uint32_t r = 0; r < m->rows; r++) {
         for (uint32_t k = 0; k < m->cols; k++) row[k] = weight_at(m, r, k);
         for (uint32_t t = 0; t < n; t++) {

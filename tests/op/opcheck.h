@@ -23,7 +23,8 @@ struct world {
     struct batch_segment segments[MAX_SEGMENTS];
     unsigned char **at; /* per buffer */
     size_t *bytes;      /* per buffer, rows of no batch included */
-    bool int8;
+    bool int8;          /* inputs of packed weights, in precision fast */
+    bool bf16;          /* inputs of weights in bf16 */
     struct rng rng;
 };
 
@@ -66,10 +67,13 @@ void cache_store(const struct world *w, unsigned char *pages, size_t at, uint32_
 const struct recurrent_shape *recurrent_of(const struct world *w, uint32_t s, uint32_t *index);
 /* Element of a weight matrix, decoded bit by bit. */
 double weight_at(const struct wmat *m, uint32_t row, uint32_t col);
-/* Whether a projection takes its input in int8. */
-bool in_int8(const struct world *w, uint32_t weight_id);
-/* y[t][r] = sum over k of m[r][k] x[t][k], with x rounded to int8 first or not */
-void product(const struct wmat *m, const float *x, uint32_t n, bool int8, double *y);
+/* What a product makes of its input first. */
+enum inputs { IN_F32, IN_INT8, IN_BF16 };
+/* Of a projection; of a matrix of experts. */
+enum inputs inputs_of(const struct world *w, uint32_t weight_id);
+enum inputs inputs_of_matrix(const struct world *w, const struct wmat *m);
+/* y[t][r] = sum over k of m[r][k] x[t][k] */
+void product(const struct wmat *m, const float *x, uint32_t n, enum inputs inputs, double *y);
 
 /* op_compare.c: running a node on a backend and comparing. */
 struct verdict {

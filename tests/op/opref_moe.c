@@ -248,11 +248,11 @@ void gen_experts(struct world *w, const struct op_experts *o)
 }
 
 /* y = W x or W^T x, of one row */
-static void expert_product(const struct wmat *m, bool transposed, const float *x, bool int8,
-                           double *y)
+static void expert_product(const struct world *w, const struct wmat *m, bool transposed,
+                           const float *x, double *y)
 {
     if (!transposed) {
-        product(m, x, 1, int8 && wtype_is_packed(m->type), y);
+        product(m, x, 1, inputs_of_matrix(w, m), y);
         return;
     }
     for (uint32_t c = 0; c < m->cols; c++) {
@@ -262,14 +262,14 @@ static void expert_product(const struct wmat *m, bool transposed, const float *x
 }
 
 /* Gate and up of one pick, one after the other, whatever the bank's layout. */
-static void gate_and_up(const struct expert_bank *bank, uint32_t expert, const float *x,
-                        uint32_t inter, bool int8, double *y)
+static void gate_and_up(const struct world *w, const struct expert_bank *bank, uint32_t expert,
+                        const float *x, uint32_t inter, double *y)
 {
     const struct expert_view *v = &bank->experts[expert];
     double *both = calloc(2 * (size_t)inter, sizeof *both);
     if (!both) abort();
-    expert_product(&v->gate, bank->transposed, x, int8, both);
-    if (!bank->paired) expert_product(&v->up, false, x, int8, both + inter);
+    expert_product(w, &v->gate, bank->transposed, x, both);
+    if (!bank->paired) expert_product(w, &v->up, false, x, both + inter);
     for (uint32_t i = 0; i < 2 * inter; i++) {
         uint32_t to = bank->paired ? i / 2 + i % 2 * inter : i;
         y[to] = both[i];
@@ -297,10 +297,10 @@ void ref_experts(const struct world *w, const struct op_experts *o, struct expec
         uint32_t end = (uint32_t)ints(w, o->offsets.id)[x + 1];
         for (size_t p = (size_t)ints(w, o->offsets.id)[x]; p < end; p++) {
             double *y = e->out[0] + p * hidden;
-            gate_and_up(bank, x, floats(w, o->x.id) + p * hidden, inter, w->int8, both);
+            gate_and_up(w, bank, x, floats(w, o->x.id) + p * hidden, inter, both);
             for (uint32_t i = 0; i < inter; i++)
                 act[i] = (float)activation(both[i], both[inter + i], (double)o->limit);
-            expert_product(&bank->experts[x].down, bank->transposed, act, w->int8, y);
+            expert_product(w, &bank->experts[x].down, bank->transposed, act, y);
             for (uint32_t i = 0; i < hidden && bank->down_bias; i++)
                 y[i] += bank->down_bias[(size_t)x * hidden + i];
         }

@@ -45,7 +45,7 @@ void gen_matmul(struct world *w, const struct op_matmul *o)
 void ref_matmul(const struct world *w, const struct op_matmul *o, struct expected *e)
 {
     product(&weight_of(w, o->w.id)->matrix, floats(w, o->x.id), rows_of(w, o->x.id),
-            in_int8(w, o->w.id), e->out[0]);
+            inputs_of(w, o->w.id), e->out[0]);
 }
 
 void gen_affine(struct world *w, const struct op_affine *o)
@@ -57,7 +57,7 @@ void ref_affine(const struct world *w, const struct op_affine *o, struct expecte
 {
     const struct wmat *m = &weight_of(w, o->w.id)->matrix;
     size_t n = (size_t)rows_of(w, o->x.id) * m->rows;
-    product(m, floats(w, o->x.id), rows_of(w, o->x.id), in_int8(w, o->w.id), e->out[0]);
+    product(m, floats(w, o->x.id), rows_of(w, o->x.id), inputs_of(w, o->w.id), e->out[0]);
     for (size_t i = 0; i < n; i++) e->out[0][i] += weight_of(w, o->b.id)->values[i % m->rows];
 }
 

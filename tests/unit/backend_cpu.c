@@ -178,6 +178,79 @@ static void test_steps_can_be_given_up(void)
     bench_close(&wavering);
 }
 
+/*
+ * A model in bf16 under features that this machine may not have: without AVX-512 their kernel is
+ * the scalar one.
+ */
+static void open_bf16(struct bench *b, bool int8, uint32_t more, uint32_t threads,
+                      uint64_t pieces_from)
+{
+    struct cpu_options o = {.pool = {.n_threads = threads},
+                            .features = cpu_detect(),
+                            .int8 = int8,
+                            .dims = {TOKENS, TOKENS},
+                            .share_buffers = true,
+                            .pieces_from = pieces_from};
+    if (!cpu_mask("avx2", &o.features)) abort();
+    o.features |= more;
+    bench_open_with(b, "tests/reference/tied", &o);
+}
+
+enum { PAIRS = CPU_AVX512_BF16 | CPU_BF16_PAIRS };
+
+static void test_bf16_inputs_need_both_features(void)
+{
+    static const uint32_t more[] = {CPU_AVX512_BF16, CPU_BF16_PAIRS, PAIRS};
+    for (int int8 = 0; int8 < 2; int8++) {
+        struct bench plain;
+        open_bf16(&plain, int8, 0, 2, 0);
+        bench_step(&plain, &(struct rng){4}, 9, 3, false);
+        for (size_t i = 0; i < COUNT_OF(more); i++) {
+            struct bench b;
+            open_bf16(&b, int8, more[i], 2, 0);
+            bench_step(&b, &(struct rng){4}, 9, 3, false);
+            CHECK(same_logits(&plain, &b, 12) == !(int8 && more[i] == PAIRS), "%d %zu", int8, i);
+            bench_close(&b);
+        }
+        bench_close(&plain);
+    }
+}
+
+/* Those that would be int8 if the weights were packed. */
+static void test_bf16_inputs_are_not_of_routers(void)
+{
+    struct bench b;
+    uint32_t counts[2] = {0};
+    open_bf16(&b, true, PAIRS, 1, 0);
+    for (uint32_t n = 0; n < b.m.graph.nodes.n; n++) {
+        struct projection p;
+        if (!cpu_projection(b.be, &b.m.graph.nodes.items[n], &p)) continue;
+        enum weight_role role = b.m.graph.weights.items[p.w].role;
+        bool small = role == WEIGHT_router_proj || role == WEIGHT_shared_gate_proj ||
+                     role == WEIGHT_alpha_proj || role == WEIGHT_beta_proj;
+        CHECK(b.be->node_mode[n] == (small ? NODE_F32 : NODE_BF16), "node %u", n);
+        counts[small]++;
+    }
+    CHECK(counts[0] > 20 && counts[1] > 8, "%u %u", counts[0], counts[1]);
+    bench_close(&b);
+}
+
+static void test_bf16_inputs_do_not_depend_on_cuts(void)
+{
+    static const uint32_t cuts[] = {7, 12, 1, 20};
+    struct bench whole, cut;
+    struct rng a = {6}, b = {6};
+    open_bf16(&whole, true, PAIRS, 1, UINT64_MAX);
+    open_bf16(&cut, true, PAIRS, 3, 1);
+    bench_step(&whole, &a, 40, 0, true);
+    for (size_t i = 0; i < COUNT_OF(cuts); i++) bench_step(&cut, &b, cuts[i], 0, true);
+    bench_step(&whole, &a, 1, 6, true);
+    bench_step(&cut, &b, 1, 6, true);
+    CHECK(same_logits(&whole, &cut, 7) && same_states(&whole, &cut));
+    bench_close(&whole);
+    bench_close(&cut);
+}
+
 static void test_ids_of_others_are_refused(void)
 {
     struct bench b;
@@ -299,6 +372,9 @@ static void test_close_nothing(void)
     C(no_order_of_threads_changes_a_bit)                                                           \
     C(every_barrier_of_a_token_is_needed)                                                          \
     C(steps_can_be_given_up)                                                                       \
+    C(bf16_inputs_need_both_features)                                                              \
+    C(bf16_inputs_are_not_of_routers)                                                              \
+    C(bf16_inputs_do_not_depend_on_cuts)                                                           \
     C(ids_of_others_are_refused)                                                                   \
     C(shapes_no_kernel_takes)                                                                      \
     C(batches_too_large)                                                                           \

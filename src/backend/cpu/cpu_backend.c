@@ -18,24 +18,26 @@ static node_fn *const node_fns[OP_COUNT] = {
  * Routing and decay are steep functions of few values: the rows they cost in f32 are nothing beside
  * the rest, and an expert chosen differently is not a rounding error.
  */
-static bool uses_int8(const struct cpu_backend *be, const struct weight_decl *decl,
-                      const struct wmat *w)
+static enum node_mode mode_of(const struct cpu_backend *be, const struct weight_decl *decl,
+                              const struct wmat *w)
 {
     switch ((int)decl->role) {
     case WEIGHT_router_proj:
     case WEIGHT_shared_gate_proj:
     case WEIGHT_alpha_proj:
     case WEIGHT_beta_proj:
-    case WEIGHT_ba_proj: return false;
-    default: return be->options.int8 && wtype_is_packed(w->type);
+    case WEIGHT_ba_proj: return NODE_F32;
+    default: break;
     }
+    if (be->options.int8 && wtype_is_packed(w->type)) return NODE_INT8;
+    return be->bf16_inputs && be->kernels.matmul_bf16[w->type] ? NODE_BF16 : NODE_F32;
 }
 
 /*
- * Walks the nodes once: which projections find their input already in act_dense. max_values: of any
- * input.
+ * Walks the nodes once: how projections run, and which find their input already in act_dense.
+ * max_values: of any input.
  */
-static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
+static void mark_modes(struct cpu_backend *be, uint64_t *max_values)
 {
     const struct graph *g = be->graph;
     const struct buffer *held = NULL;
@@ -45,9 +47,10 @@ static void mark_quantize(struct cpu_backend *be, uint64_t *max_values)
         const struct node *node = &g->nodes.items[n];
         struct projection p;
         if (!cpu_projection(be, node, &p)) continue;
-        if (!uses_int8(be, &g->weights.items[p.w], &be->weights[p.w].matrix)) continue;
+        be->node_mode[n] = (uint8_t)mode_of(be, &g->weights.items[p.w], &be->weights[p.w].matrix);
+        if (be->node_mode[n] != NODE_INT8) continue;
         const struct buffer *x = p.x;
-        be->node_mode[n] = x == held ? NODE_INT8 : NODE_QUANTIZE;
+        if (x != held) be->node_mode[n] = NODE_QUANTIZE;
         if (x != held) act = (uint8_t)((act + 1) % N_DENSE_ACTS);
         be->node_act[n] = act;
         held = x;
@@ -220,7 +223,7 @@ static uint64_t rows_in(const struct cpu_backend *be, uint64_t picks)
 static enum sluice_status alloc_int8(struct cpu_backend *be, struct sluice_error *err)
 {
     uint64_t max_dense;
-    mark_quantize(be, &max_dense);
+    mark_modes(be, &max_dense);
     if (!be->options.int8) return SLUICE_OK;
     uint64_t picks = (uint64_t)be->options.dims.tokens * be->graph->n_picks;
     size_t *total = &be->total_bytes;
@@ -283,7 +286,9 @@ static bool pushes_states_out(const struct cpu_backend *be)
 static enum sluice_status open_parts(struct cpu_backend *be, struct sluice_error *err)
 {
     const struct cpu_options *o = &be->options;
+    const uint32_t pairs = CPU_AVX512_BF16 | CPU_BF16_PAIRS;
     kernels_init(&be->kernels, o->features);
+    be->bf16_inputs = o->int8 && (o->features & pairs) == pairs;
     be->streams_states = pushes_states_out(be);
     TRY(prepare_tables(be, err));
     TRY(plan_buffers(be, err));

@@ -29,7 +29,9 @@ struct cpu_profile {
 struct cpu_options {
     struct pool_options pool; /* places are copied */
     uint32_t features;        /* enum cpu_feature */
-    bool int8;                /* activations of packed weights in int8 */
+    /* Activations of packed weights in int8, those of bf16 in bf16 where features say it is faster.
+     */
+    bool int8;
     struct plan_dims dims;
     bool share_buffers;   /* false: every buffer has storage of its own */
     uint64_t pieces_from; /* bytes of a matrix whose rows threads take in pieces; 0: a default */

@@ -8,8 +8,11 @@
 #include "store/bank.h"
 #include "store/prefetch.h"
 
-/* How a projection runs: in f32, or in int8 with its input quantised before or already. */
-enum node_mode { NODE_F32, NODE_QUANTIZE, NODE_INT8 };
+/*
+ * How a projection runs: in f32, with its input rounded to bf16 on the way, or in int8 with its
+ * input quantised before or already.
+ */
+enum node_mode { NODE_F32, NODE_BF16, NODE_QUANTIZE, NODE_INT8 };
 /* Bits of bank_int8: the input of gate and up, the input of down. */
 enum { BANK_INT8_IN = 1, BANK_INT8_MID = 2 };
 /* Inputs of projections that are there in int8 at a time: one is written while one is read. */
@@ -121,6 +124,7 @@ struct cpu_backend {
     size_t partial_bytes;
     uint32_t partial_rows;
     size_t total_bytes;
+    bool bf16_inputs;    /* products of weights in bf16 round their inputs to it */
     bool streams_states; /* recurrent states are in no cache when the next token comes */
     uint64_t expert_uses;
     uint64_t tokens; /* that earlier runs evaluated */
@@ -231,6 +235,12 @@ static inline void share(const struct task *t, uint32_t n, uint32_t grain, uint3
 
 /* Columns of a result that threads share: whole groups of int8. */
 enum { ROW_GRAIN = 32 };
+
+/* Whether node n is a projection that reads its input in int8. */
+static inline bool cpu_reads_int8(const struct cpu_backend *be, uint32_t n)
+{
+    return be->node_mode[n] == NODE_QUANTIZE || be->node_mode[n] == NODE_INT8;
+}
 
 /* Rows of a matrix that threads share; a few that are long are worth it, too. */
 static inline uint32_t row_grain(const struct wmat *w)

@@ -51,11 +51,18 @@ static void project(const struct task *t, const struct node *node, const struct 
                     const float *x, uint32_t n, uint32_t begin, uint32_t end, float *y)
 {
     size_t at = (size_t)(node - t->be->graph->nodes.items);
-    if (t->be->node_mode[at] == NODE_F32)
-        t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch_of(t));
-    else
-        t->k->matmul_i8[w->type](w, begin, end, &t->be->act_dense[t->be->node_act[at]].act, 0, n, y,
-                                 w->rows, scratch_of(t));
+    const struct act8 *act = &t->be->act_dense[t->be->node_act[at]].act;
+    void *scratch = scratch_of(t);
+    switch ((enum node_mode)t->be->node_mode[at]) {
+    case NODE_F32:
+        t->k->matmul_f32[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch);
+        break;
+    case NODE_BF16:
+        t->k->matmul_bf16[w->type](w, begin, end, x, w->cols, n, y, w->rows, scratch);
+        break;
+    case NODE_QUANTIZE:
+    case NODE_INT8: t->k->matmul_i8[w->type](w, begin, end, act, 0, n, y, w->rows, scratch); break;
+    }
 }
 
 /* What of a projection is this thread's. */

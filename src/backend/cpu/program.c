@@ -241,7 +241,7 @@ static bool visit_node(const struct cpu_backend *be, const struct step *step, st
         if (o->mode != MODE_OUT && o->mode != MODE_SCRATCH) result |= fn(phase, r, false, by);
         if (o->mode != MODE_IN) result |= fn(phase, r, true, by);
     }
-    if (be->node_mode[step->node] != NODE_F32) {
+    if (cpu_reads_int8(be, step->node)) {
         bool last = one && be->sharing[step->node].who == WHO_LAST;
         result |= fn(phase, act8_resource(be, one, step), false, last ? SPLIT_LAST : SPLIT_ALL);
     }
@@ -321,7 +321,7 @@ static uint32_t quantize_after(const struct cpu_backend *be, uint32_t n, uint32_
     uint32_t writer = be->graph->buffers.items[input].writer;
     if (writer >= n) return n - 1;
     for (uint32_t i = writer + 1; i < n; i++)
-        if (be->node_mode[i] != NODE_F32) return n - 1;
+        if (cpu_reads_int8(be, i)) return n - 1;
     return writer;
 }
 
