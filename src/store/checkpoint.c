@@ -1,7 +1,6 @@
 #include "store/checkpoint.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -123,37 +122,20 @@ static enum sluice_status load_configs(struct checkpoint *cp, struct sluice_erro
 /* The weights of the folder while it is opened. */
 struct folder {
     struct shards shards;
-    struct file_map index_file; /* path NULL: there is no index */
+    struct span index_text; /* data NULL: there is no index */
     struct weight_index index;
 };
-
-static struct span index_text(const struct folder *folder)
-{
-    return span_of(folder->index_file.data, (size_t)folder->index_file.bytes);
-}
-
-/* Mapped, since it may be large and its names are looked at twice at most. */
-static enum sluice_status map_index(struct checkpoint *cp, struct folder *folder,
-                                    struct sluice_error *err)
-{
-    const char *path = path_in_folder(cp, SHARDS_INDEX_NAME);
-    if (!path) return err_nomem(err, SHARDS_INDEX_NAME, strlen(cp->path));
-    TRY(file_map_open(&folder->index_file, path, err));
-    if (folder->index_file.bytes > json_max_bytes)
-        return err_set(err, SLUICE_E_FORMAT,
-                       "'%s' has %" PRIu64 " bytes, more than the limit of %" PRIu64, path,
-                       folder->index_file.bytes, json_max_bytes);
-    file_want(folder->index_file.data, folder->index_file.bytes);
-    return SLUICE_OK;
-}
 
 static enum sluice_status find_shards(struct checkpoint *cp, struct folder *folder,
                                       struct sluice_error *err)
 {
     if (!has_file(cp, SHARDS_INDEX_NAME))
         return shards_from_folder(&folder->shards, cp->path, &cp->arena, err);
-    TRY(map_index(cp, folder, err));
-    return weight_index_parse(&folder->index, &folder->shards, index_text(folder), &cp->arena, err);
+    char *text;
+    size_t len;
+    TRY(load_text(cp, SHARDS_INDEX_NAME, &text, &len, err));
+    folder->index_text = span_of(text, len);
+    return weight_index_parse(&folder->index, &folder->shards, folder->index_text, &cp->arena, err);
 }
 
 static enum sluice_status map_files(struct checkpoint *cp, const struct shards *shards,
@@ -316,14 +298,14 @@ static enum sluice_status open_weights(struct checkpoint *cp, struct sluice_erro
 {
     struct folder folder = {0};
     enum sluice_status status = find_shards(cp, &folder, err);
-    bool has_index = folder.index_file.path != NULL;
+    bool has_index = folder.index_text.data != NULL;
     if (status == SLUICE_OK) status = map_files(cp, &folder.shards, has_index, err);
     if (status == SLUICE_OK) status = collect_tensors(cp, err);
     if (status == SLUICE_OK && has_index)
-        status = check_index(cp, &folder.index, index_text(&folder), err);
+        status = check_index(cp, &folder.index, folder.index_text, err);
     weight_index_release(&folder.index);
     shards_release(&folder.shards);
-    file_map_release(&folder.index_file);
+    free((void *)(uintptr_t)folder.index_text.data);
     return status;
 }
 

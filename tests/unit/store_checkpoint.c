@@ -371,7 +371,7 @@ enum { MANY_FILES = 3, MANY = 5000 };
 
 static void many_name(char name[64], uint32_t file, uint32_t i)
 {
-    snprintf(name, 64, "layers.%u.experts.%u.weight", file, i);
+    snprintf(name, 64, "layers.%u.experts.%04u.weight", file, i);
 }
 
 /* A file of so many tensors that several threads read the headers of its folder; dtype of the last.
@@ -452,6 +452,25 @@ static void test_many_tensors(void)
     tempdir_remove(&dir);
 }
 
+/* As many names as there are tensors, file by file in order, but one is there twice. */
+static void test_index_names_one_twice(void)
+{
+    struct tempdir dir;
+    REQUIRE(model_make(&dir));
+    const char *empty = "{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";
+    char header[200];
+    snprintf(header, sizeof header, "{\"A\":%s}", empty);
+    CHECK(write_header(&dir, "a.safetensors", header, 0));
+    snprintf(header, sizeof header, "{\"B\":%s}", empty);
+    CHECK(write_header(&dir, "b.safetensors", header, 0));
+    snprintf(header, sizeof header, "{\"C\":%s,\"D\":%s}", empty, empty);
+    CHECK(write_header(&dir, "c.safetensors", header, 0));
+    CHECK(tempdir_write_text(&dir, INDEX,
+                             "{\"weight_map\":{\"A\":\"a.safetensors\",\"B\":\"a.safetensors\","
+                             "\"B\":\"b.safetensors\",\"C\":\"c.safetensors\"}}"));
+    expect_refused(&dir, SLUICE_E_FORMAT, "'B'", "twice");
+}
+
 static void test_index_against_files(void)
 {
     expect_index_refused(
@@ -497,6 +516,7 @@ static void test_shard_is_a_folder(void)
     C(index_is_broken)                                                                             \
     C(index_names_other_places)                                                                    \
     C(many_tensors)                                                                                \
+    C(index_names_one_twice)                                                                       \
     C(index_against_files)                                                                         \
     C(shard_is_a_folder)
 CHECK_MAIN(CASES)
