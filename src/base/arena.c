@@ -21,7 +21,7 @@ struct arena_kept {
     void *p;
 };
 
-/* calloc leaves memory that is new, and so zero, untouched. */
+/* calloc leaves large blocks, which are new and so zero, untouched. */
 static struct arena_block *block_new(size_t cap)
 {
     size_t bytes;

@@ -413,7 +413,8 @@ static void sort_entries(struct tensor_entry *entries, size_t n)
 static enum sluice_status take_entries(struct reader *r, struct safetensors_header *out)
 {
     size_t n = r->entries.n;
-    if (n && !arena_keep(r->arena, r->entries.items)) return err_nomem(r->err, r->file, n);
+    if (n && !arena_keep(r->arena, r->entries.items))
+        return err_nomem(r->err, r->file, n * sizeof *r->entries.items);
     out->entries = r->entries.items;
     out->n_entries = n;
     r->entries.items = NULL;

@@ -15,7 +15,6 @@ enum {
 /* The header of one file, read by any thread. */
 struct job {
     const struct file_map *file;
-    struct arena arena;
     struct safetensors_header header;
     enum sluice_status status;
     struct sluice_error err;
@@ -24,6 +23,7 @@ struct job {
 struct jobs {
     struct job *items;
     size_t n;
+    struct arena arenas[MOST_THREADS]; /* of each thread */
     _Atomic size_t next;
     _Atomic bool failed;
 };
@@ -42,8 +42,8 @@ static uint64_t want_headers(const struct file_map *files, size_t n)
         const struct file_map *file = &files[i];
         if (file->bytes < LENGTH) continue;
         uint64_t rest = file->bytes - LENGTH, header = load_u64le(file->data);
-        if (header > rest || header > MOST) continue;
-        file_want(file->data, LENGTH + header);
+        if (header > rest) continue;
+        if (header <= MOST) file_want(file->data, LENGTH + header);
         bytes += header;
     }
     return bytes;
@@ -53,7 +53,6 @@ static uint64_t want_headers(const struct file_map *files, size_t n)
 static void read_headers(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct jobs *jobs = arg;
-    (void)thread;
     (void)n_threads;
     while (!atomic_load(&jobs->failed)) {
         size_t i = atomic_fetch_add(&jobs->next, 1);
@@ -61,9 +60,9 @@ static void read_headers(void *arg, uint32_t thread, uint32_t n_threads)
         struct job *job = &jobs->items[i];
         const struct file_map *file = job->file;
         const char *slash = strrchr(file->path, '/');
-        job->status =
-            safetensors_parse(span_of(file->data, (size_t)file->bytes), file->bytes,
-                              slash ? slash + 1 : file->path, &job->arena, &job->header, &job->err);
+        job->status = safetensors_parse(span_of(file->data, (size_t)file->bytes), file->bytes,
+                                        slash ? slash + 1 : file->path, &jobs->arenas[thread],
+                                        &job->header, &job->err);
         if (job->status != SLUICE_OK) atomic_store(&jobs->failed, true);
     }
 }
@@ -91,9 +90,9 @@ static enum sluice_status take_headers(struct jobs *jobs, struct arena *arena,
         struct job *job = &jobs->items[i];
         if (job->status != SLUICE_OK && err) *err = job->err;
         if (job->status != SLUICE_OK) return job->status;
-        arena_join(arena, &job->arena);
         out[i] = job->header;
     }
+    for (size_t i = 0; i < MOST_THREADS; i++) arena_join(arena, &jobs->arenas[i]);
     return SLUICE_OK;
 }
 
@@ -105,7 +104,7 @@ enum sluice_status shard_headers_read(const struct file_map *files, size_t n, st
     for (size_t i = 0; i < n; i++) jobs.items[i].file = &files[i];
     share_headers(&jobs, want_headers(files, n));
     enum sluice_status status = take_headers(&jobs, arena, out, err);
-    for (size_t i = 0; i < n; i++) arena_release(&jobs.items[i].arena);
+    for (size_t i = 0; i < MOST_THREADS; i++) arena_release(&jobs.arenas[i]);
     free(jobs.items);
     return status;
 }

@@ -7,7 +7,8 @@
 
 /*
  * Reads the headers of n mapped files to out [n]; entries live in arena. Threads are gone when it
- * returns. Errors are those of safetensors_parse(), of the first file in order that has one.
+ * returns; how many they are is a matter of the processor, not of the engine's options. Errors are
+ * those of safetensors_parse(), of the first file in order that has one.
  */
 enum sluice_status shard_headers_read(const struct file_map *files, size_t n, struct arena *arena,
                                       struct safetensors_header *out, struct sluice_error *err);
