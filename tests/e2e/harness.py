@@ -193,6 +193,8 @@ def main(tests):
     """Runs tests(tap, sluice) on the program named by --sluice."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sluice", required=True, help="the program under test")
+    # Whoever runs the tests may ignore it, as nohup does, and programs inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     tap = Tap()
     tests(tap, Sluice(parser.parse_args().sluice))
     sys.exit(tap.finish())
