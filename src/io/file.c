@@ -89,6 +89,12 @@ enum sluice_status file_map_open(struct file_map *map, const char *path, struct 
     return err_nomem(err, path, strlen(path) + 1);
 }
 
+const char *file_base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 const char *file_change_text(bool cut)
 {
     return cut ? "the file is shorter than when it was opened"

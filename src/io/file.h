@@ -20,6 +20,9 @@ static inline bool file_version_equal(const struct file_version *a, const struct
            a->modified_ns == b->modified_ns;
 }
 
+/* What is behind the last slash of path. */
+const char *file_base_name(const char *path);
+
 /* What became of a file whose version changed, in words: it was cut, or else written to. */
 const char *file_change_text(bool cut);
 

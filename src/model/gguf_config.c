@@ -189,8 +189,7 @@ enum sluice_status gguf_config(const struct checkpoint *cp, const struct gguf_ar
                                struct sluice_error *err)
 {
     struct gguf_model m = {.cp = cp, .header = &cp->gguf[0], .layout = layout, .err = err};
-    const char *slash = strrchr(cp->files[0].path, '/');
-    m.file = slash ? slash + 1 : cp->files[0].path;
+    m.file = file_base_name(cp->files[0].path);
     *config = NULL;
     TRY(find_arch(&m));
     m.config = json_object();

@@ -132,13 +132,12 @@ static enum sluice_status open_sources(struct packer *p)
     for (; p->n_sources < n; p->n_sources++) {
         const struct file_map *file = &p->cp.files[p->n_sources];
         struct file_in *in = &p->sources[p->n_sources];
-        const char *slash = strrchr(file->path, '/');
         TRY(file_in_open(in, file->path, p->err));
         if (in->bytes != file->bytes)
             return err_set(p->err, SLUICE_E_IO, "file '%s' changed its size while it was opened",
                            file->path);
         p->made.sources[p->made.n_sources++] =
-            (struct pack_source){.name = slash ? slash + 1 : file->path,
+            (struct pack_source){.name = file_base_name(file->path),
                                  .bytes = in->bytes,
                                  .modified_ns = in->modified_ns > 0 ? in->modified_ns : 0};
     }

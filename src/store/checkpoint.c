@@ -17,12 +17,6 @@ enum {
     FETCHED_AHEAD = 8 /* names; memory needs as long as so many take */
 };
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static bool has_suffix(const char *s, const char *suffix)
 {
     size_t len = strlen(s), n = strlen(suffix);
@@ -241,9 +235,9 @@ static enum sluice_status check_entry(const struct checkpoint *cp,
 /* The file of that name, which is mostly the same one as last time; n_files: there is none. */
 static size_t file_named(const struct checkpoint *cp, const char *name, size_t last)
 {
-    if (last < cp->n_files && strcmp(base_name(cp->files[last].path), name) == 0) return last;
+    if (last < cp->n_files && strcmp(file_base_name(cp->files[last].path), name) == 0) return last;
     for (size_t f = 0; f < cp->n_files; f++)
-        if (strcmp(base_name(cp->files[f].path), name) == 0) return f;
+        if (strcmp(file_base_name(cp->files[f].path), name) == 0) return f;
     return cp->n_files;
 }
 
@@ -392,5 +386,5 @@ const struct tensor *checkpoint_tensor_at(const struct checkpoint *cp, const uin
 
 const char *checkpoint_file_name(const struct checkpoint *cp, const struct tensor *tensor)
 {
-    return base_name(cp->files[tensor->file].path);
+    return file_base_name(cp->files[tensor->file].path);
 }

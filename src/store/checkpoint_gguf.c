@@ -47,12 +47,6 @@ bool checkpoint_is_gguf(const char *path)
     return S_ISREG(st.st_mode) && (ends_with(path, extension) || begins_like_gguf(path));
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static enum sluice_status map_parts(struct checkpoint *cp, const struct file_parts *parts,
                                     struct sluice_error *err)
 {
@@ -96,7 +90,7 @@ static enum sluice_status read_parts(struct checkpoint *cp, struct gguf_header *
 {
     for (size_t i = 0; i < cp->n_files; i++) {
         const struct file_map *file = &cp->files[i];
-        const char *name = base_name(file->path);
+        const char *name = file_base_name(file->path);
         TRY(gguf_parse(span_of(file->data, (size_t)file->bytes), file->bytes, name, &cp->arena,
                        &headers[i], err));
         TRY(check_split(&headers[i], i, cp->n_files, name, err));
@@ -104,7 +98,7 @@ static enum sluice_status read_parts(struct checkpoint *cp, struct gguf_header *
         cp->n_tensors += lists[i].n;
     }
     return expect_number(&headers[0], "split.tensors.count", cp->n_tensors,
-                         base_name(cp->files[0].path), err);
+                         file_base_name(cp->files[0].path), err);
 }
 
 static enum sluice_status open_parts(struct checkpoint *cp, const struct file_parts *parts,

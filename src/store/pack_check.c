@@ -5,8 +5,7 @@
 static enum sluice_status check_size(const struct pack_manifest *m, const struct file_map *file,
                                      struct sluice_error *err)
 {
-    const char *slash = strrchr(file->path, '/');
-    const struct pack_shard *shard = manifest_shard(m, slash ? slash + 1 : file->path);
+    const struct pack_shard *shard = manifest_shard(m, file_base_name(file->path));
     if (!shard)
         return err_set(err, SLUICE_E_MISMATCH,
                        "file '%s' is not in " PACK_MANIFEST_NAME " of its folder; pack the model "

@@ -2,7 +2,6 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bits.h"
 #include "base/thread.h"
@@ -59,9 +58,8 @@ static void read_headers(void *arg, uint32_t thread, uint32_t n_threads)
         if (i >= jobs->n) return;
         struct job *job = &jobs->items[i];
         const struct file_map *file = job->file;
-        const char *slash = strrchr(file->path, '/');
         job->status = safetensors_parse(span_of(file->data, (size_t)file->bytes), file->bytes,
-                                        slash ? slash + 1 : file->path, &jobs->arenas[thread],
+                                        file_base_name(file->path), &jobs->arenas[thread],
                                         &job->header, &job->err);
         if (job->status != SLUICE_OK) atomic_store(&jobs->failed, true);
     }
