@@ -69,6 +69,14 @@ def symbols_of(source, folder):
                           capture_output=True, text=True).returncode
 
 
+def loops_of(body, folder):
+    obj = folder / "a.o"
+    source = f"volatile long kept; void loop_a(long n) {{ long x = 1; for (long i = 0; i < n; i++) {body} }}"
+    subprocess.run(["cc", "-O1", "-x", "c", "-c", "-", "-o", obj], input=source, text=True, check=True)
+    return subprocess.run([sys.executable, TOOLS / "check_loops.py", "objdump", obj],
+                          capture_output=True, text=True).returncode
+
+
 def count_of(rows, folder):
     log = folder / "log.json"
     log.write_text(rows)
@@ -87,6 +95,9 @@ def cases():
         yield "symbols: public", symbols_of("int sluice_a;", folder) == 0
         yield "symbols: a strange one", symbols_of("int sluice_a, b;", folder) == 1
         yield "symbols: none", symbols_of("static int a;", folder) == 1
+        yield "loops: in registers", loops_of('__asm__ volatile("" : "+r"(x));', folder) == 0
+        yield "loops: in memory", loops_of("kept += x;", folder) == 1
+        yield "loops: none", loops_of("return;", folder) == 1
         tap = '{"result": "%s", "stdout": "1..3\\nok 1 - a\\n%sok 2 - b\\nok 3 # SKIP c\\n"}\n'
         yield "count: passed", count_of(tap % ("OK", ""), folder) == (0, "2 passed, 0 failed, 1 skipped")
         yield "count: failed", count_of(tap % ("FAIL", "not "), folder) == (
