@@ -19,7 +19,8 @@ enum { HEADS = 4, WIDTH_8 = 1, WIDTH_4 = 3, WIDTH_2 = 4, WIDTH_1 = 8 }; /* of 16
 enum {
     WIDEST = 8,
     STEP = LANES > 8 ? LANES : 8, /* positions whose products are added up together */
-    PIECE = 8,  /* positions whose values are added between two steps of fetching */
+    PIECE = 4,  /* positions whose values are added between two steps of fetching */
+    SPAN = 64,  /* columns whose products are, whole vectors */
     GROUP = 16, /* heads whose scores are kept at once */
     LINE = 64
 };
@@ -44,8 +45,8 @@ INLINE const void *value_at(const void *rows, size_t i, bool half)
 }
 
 /*
- * Keys or values of the next block. They are fetched in equal steps: many at once would hold up
- * what this block needs.
+ * Keys or values of the next block. They are fetched in equal steps of a few lines: many at once
+ * would hold up what this block needs.
  */
 struct ahead {
     const uint8_t *at, *end;
@@ -83,13 +84,20 @@ INLINE void add_products(vf acc[HEADS][WIDEST], const float *query, uint32_t hea
 
 /* sums[h][first + j] = the products of query h and key j, added up in lanes. */
 INLINE void multiply_keys(const float *query, uint32_t heads, const void *keys, uint32_t n,
-                          size_t dim, bool half, vf sums[HEADS][STEP], uint32_t first)
+                          size_t dim, bool half, struct ahead *next, vf sums[HEADS][STEP],
+                          uint32_t first)
 {
     vf acc[HEADS][WIDEST];
     size_t d = 0;
     for (uint32_t h = 0; h < heads; h++)
         for (uint32_t j = 0; j < n; j++) acc[h][j] = vf_set(0);
-    UNROLL_TWICE for (; d + LANES <= dim; d += LANES)
+    for (size_t to = SPAN; to <= dim; to += SPAN) {
+        prefetch_step(next);
+        UNROLL_TWICE for (; d < to; d += LANES)
+            add_products(acc, query, heads, keys, n, dim, d, LANES, half);
+    }
+    if (d < dim) prefetch_step(next);
+    for (; d + LANES <= dim; d += LANES)
         add_products(acc, query, heads, keys, n, dim, d, LANES, half);
     if (d < dim) add_products(acc, query, heads, keys, n, dim, d, (uint32_t)(dim - d), half);
     for (uint32_t h = 0; h < heads; h++)
@@ -108,11 +116,10 @@ INLINE void score_tile(const struct attention_query *q, uint32_t head, uint32_t 
     vf sums[HEADS][STEP];
     for (uint32_t i = 0; i < n; i += width) {
         const void *keys = value_at(b->keys, (j + i) * dim, b->half);
-        prefetch_step(next);
         if (i + width <= n)
-            multiply_keys(query, heads, keys, width, dim, b->half, sums, i);
+            multiply_keys(query, heads, keys, width, dim, b->half, next, sums, i);
         else
-            multiply_keys(query, heads, keys, n % width, dim, b->half, sums, i);
+            multiply_keys(query, heads, keys, n % width, dim, b->half, next, sums, i);
     }
     for (uint32_t h = 0; h < heads; h++) {
         if (n == 1) scores[h][j] = vf_sum(sums[h][0]) * q->scale;
@@ -138,7 +145,8 @@ INLINE void score_heads(const struct attention_query *q, uint32_t head, uint32_t
 INLINE void score_block(const struct attention_query *q, uint32_t head, uint32_t n_heads,
                         const struct rows *b, float (*scores)[ATTENTION_BLOCK])
 {
-    const uint32_t steps = div_up_u32(n_heads, HEADS) * div_up_u32(b->count, width_of(HEADS));
+    const uint32_t steps = div_up_u32(n_heads, HEADS) * div_up_u32(b->count, width_of(HEADS)) *
+                           div_up_u32(q->head_dim, SPAN);
     struct ahead next = begin_ahead(q, b->keys, b->count, b->half, steps);
     uint32_t j = 0;
     for (; j + STEP <= b->count; j += STEP)
