@@ -30,7 +30,7 @@ static enum node_mode mode_of(const struct cpu_backend *be, const struct weight_
     default: break;
     }
     if (be->options.int8 && wtype_is_packed(w->type)) return NODE_INT8;
-    return be->bf16_inputs && be->kernels.matmul_bf16[w->type] ? NODE_BF16 : NODE_F32;
+    return cpu_takes_bf16(be, w) ? NODE_BF16 : NODE_F32;
 }
 
 /*

@@ -242,6 +242,12 @@ static inline bool cpu_reads_int8(const struct cpu_backend *be, uint32_t n)
     return be->node_mode[n] == NODE_QUANTIZE || be->node_mode[n] == NODE_INT8;
 }
 
+/* Whether products of w in floats round their inputs to bf16. */
+static inline bool cpu_takes_bf16(const struct cpu_backend *be, const struct wmat *w)
+{
+    return be->bf16_inputs && be->kernels.matmul_bf16[w->type];
+}
+
 /* Rows of a matrix that threads share; a few that are long are worth it, too. */
 static inline uint32_t row_grain(const struct wmat *w)
 {

@@ -66,7 +66,7 @@ static void expert_matmul(const struct task *t, const struct wmat *w, bool trans
     const float *x = in->x + (size_t)row * in->width;
     if (transposed)
         t->k->matmul_t_f32[w->type](w, begin, end, x, in->width, n, y, ldy, scratch_of(t));
-    else if (t->be->bf16_inputs && t->k->matmul_bf16[w->type])
+    else if (cpu_takes_bf16(t->be, w))
         t->k->matmul_bf16[w->type](w, begin, end, x, in->width, n, y, ldy, scratch_of(t));
     else
         t->k->matmul_f32[w->type](w, begin, end, x, in->width, n, y, ldy, scratch_of(t));
