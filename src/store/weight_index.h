@@ -20,9 +20,9 @@ struct weight_index {
 /*
  * Reads text, which outlives *index as arena does. *shards becomes the files that it names, each
  * once. That no tensor is there twice is not known before weight_index_map(), so files that are
- * missing or wrong are told first. Errors: FORMAT (no
- * JSON, no weight_map, an empty one, or a value that is not the name of a safetensors file of the
- * folder), NOMEM; the caller releases both then too.
+ * missing or wrong are told first. Errors: FORMAT (no JSON, no weight_map, an empty one, or a value
+ * that is not the name of a safetensors file of the folder), NOMEM; the caller releases both then
+ * too.
  */
 enum sluice_status weight_index_parse(struct weight_index *index, struct shards *shards,
                                       struct span text, struct arena *arena,

@@ -91,6 +91,7 @@ INLINE void multiply_keys(const float *query, uint32_t heads, const void *keys, 
     size_t d = 0;
     for (uint32_t h = 0; h < heads; h++)
         for (uint32_t j = 0; j < n; j++) acc[h][j] = vf_set(0);
+    /* Whole spans by themselves: one loop for all that is left costs a seventh of the speed. */
     for (size_t to = SPAN; to <= dim; to += SPAN) {
         prefetch_step(next);
         UNROLL_TWICE for (; d < to; d += LANES)
